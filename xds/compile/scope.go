@@ -1,0 +1,27 @@
+// Package compile turns a valid gateway into the resources that proxies,
+// authorization servers and limiters are sent. It is a pure function: same
+// Gateway, same Scope, same bytes; it reads no clock, file or environment and
+// cannot fail, because config.Parse lets nothing through that it could not compile.
+package compile
+
+import (
+	"net/netip"
+)
+
+// Scope is what the gateway file does not say: where our own servers are and
+// which instances are registered. Same Gateway and Scope, same bytes.
+type Scope struct {
+	ExtAuthz  []string                  // host:port of the authorization servers
+	RateLimit []string                  // host:port of the limiters
+	Listeners map[string]netip.AddrPort // addresses that replace the file's (--free-ports, port 0)
+	Instances map[string][]Instance     // registered instances by service, sorted by ID
+}
+
+// Instance is one registered instance of a service.
+type Instance struct {
+	ID       string
+	Address  netip.AddrPort
+	Weight   uint32
+	Zone     string
+	Draining bool
+}

@@ -1,0 +1,56 @@
+// Package release holds what one state of the gateway file means for every
+// client of the control plane: an immutable set of resources, each with a
+// version made of its content. Invariant: equal content has equal versions, on
+// every replica and every build, so a reconnect or a no-op edit re-sends nothing.
+package release
+
+import (
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"tollgate/xds/config"
+)
+
+// The type URLs that we serve.
+const (
+	TypeListener  = "type.googleapis.com/envoy.config.listener.v3.Listener"
+	TypeRoute     = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
+	TypeCluster   = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
+	TypeEndpoint  = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
+	TypeSecret    = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
+	TypeRuntime   = "type.googleapis.com/envoy.service.runtime.v3.Runtime"
+	TypePolicy    = "type.googleapis.com/tollgate.authz.v1.Policy"
+	TypeIdentity  = "type.googleapis.com/tollgate.authz.v1.Identity"
+	TypeRuleSet   = "type.googleapis.com/tollgate.limits.v1.RuleSet"
+	TypeRateLimit = "type.googleapis.com/ratelimit.config.ratelimit.v3.RateLimitConfig"
+)
+
+// Audience is who a resource is for. A client says it by its node's cluster:
+// "grpc" asks as a proxyless gRPC client, everyone else as an Envoy or one of
+// our servers.
+type Audience string
+
+// The audiences.
+const (
+	Edge Audience = "edge"
+	GRPC Audience = "grpc"
+)
+
+// Object is what compile makes of the file, before it has a version.
+type Object struct {
+	Audience Audience
+	Type     string // one of the type URLs above
+	Name     string
+	Message  proto.Message
+	Pos      config.Pos
+}
+
+// Resource is one thing a client can be sent. All fields are read-only.
+type Resource struct {
+	Audience Audience
+	Type     string
+	Name     string
+	Version  string // xxh3-128 of the content, hex
+	Body     *anypb.Any
+	Pos      config.Pos // where in the operator's file it comes from; zero if nowhere
+}
