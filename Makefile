@@ -1,0 +1,63 @@
+# Tollgate. `make help` lists what there is to do.
+SHELL       := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+BIN      := bin/tollgate
+TOOLS    := $(CURDIR)/.tools/bin
+LINT     := $(TOOLS)/golangci-lint
+LINT_VER := v2.15.0
+# Packages whose state is shared between goroutines.
+RACE     := ./xds/push/... ./xds/ledger/... ./xds/discovery/... ./xds/files/... ./extauthz/... ./ratelimit/... ./services/... ./internal/...
+
+.PHONY: help build run test unit race e2e fuzz bench lint fmt generate tools clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+build: ## build bin/tollgate
+	@go build -trimpath -o $(BIN) ./cmd/tollgate
+
+run: build ## the whole gateway with demo services on this machine
+	@./$(BIN) envoy install --if-missing
+	@exec ./$(BIN) run --demo -f configs/gateway.yaml
+
+test: build tools ## every test: unit, golden, conformance, e2e (real Envoy, real Redis)
+	@./$(BIN) envoy install --if-missing
+	@$(MAKE) --no-print-directory unit race e2e
+
+unit: ## all tests but e2e
+	go test -timeout 5m $$(go list ./... | grep -v '^tollgate/e2e')
+
+race: ## the packages with shared state under the race detector
+	go test -race -timeout 8m $(RACE)
+
+e2e: build ## black box, against the real Envoy and Redis
+	TOLLGATE_BIN=$(CURDIR)/$(BIN) go test -timeout 12m -count=1 ./e2e/...
+
+fuzz: ## every fuzz target for 20 s
+	@scripts/fuzz 20s
+
+bench: build ## requests/s and CPU per request, as ratios to the bare Envoy
+	@./$(BIN) envoy install --if-missing
+	TOLLGATE_BIN=$(CURDIR)/$(BIN) go run ./bench
+
+lint: $(LINT) ## linters and formatters, no finding
+	@$(LINT) run ./...
+	@$(LINT) fmt --diff ./...
+	@go vet ./...
+
+fmt: $(LINT) ## format everything
+	@$(LINT) fmt ./...
+
+generate: ## protobuf, JSON Schema and docs/config.md from their sources
+	@scripts/generate
+
+tools: ## what the tests need and a clean machine lacks (redis-server)
+	@scripts/tools
+
+$(LINT):
+	GOBIN=$(TOOLS) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VER)
+
+clean: ## remove what was built
+	@rm -rf bin .tollgate

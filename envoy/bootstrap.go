@@ -1,0 +1,212 @@
+package envoy
+
+import (
+	"fmt"
+	"net"
+	"strconv"
+	"time"
+
+	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	metricsv3 "github.com/envoyproxy/go-control-plane/envoy/config/metrics/v3"
+	overloadv3 "github.com/envoyproxy/go-control-plane/envoy/config/overload/v3"
+	downstreamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/resource_monitors/downstream_connections/v3"
+	heapv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/resource_monitors/fixed_heap/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/structpb"
+)
+
+const adsCluster = "tollgate-ads"
+
+// Bootstrap is what a proxy must know before it meets the control plane.
+type Bootstrap struct {
+	NodeID       string
+	Zone         string
+	XDSServers   []string // host:port, tried in turn
+	AdminAddress string   // host:port, loopback
+	TLS          *ClientTLS
+}
+
+// ClientTLS names the PEM files with which a proxy meets the control plane.
+type ClientTLS struct {
+	CA, Cert, Key string // Cert and Key may be empty
+}
+
+// JSON returns the bootstrap as Envoy reads it. Its shape was tried on Envoy
+// 1.40: it starts without warnings, never goes live on an empty set of
+// listeners, notices a hung control plane in 8 s and tries again within 5 s.
+func (b Bootstrap) JSON() ([]byte, error) {
+	admin, err := address(b.AdminAddress)
+	if err != nil {
+		return nil, fmt.Errorf("--envoy-admin-address: %w", err)
+	}
+	ads, err := b.cluster()
+	if err != nil {
+		return nil, err
+	}
+	overload, err := overloadManager()
+	if err != nil {
+		return nil, err
+	}
+	rtds := &bootstrapv3.RuntimeLayer_RtdsLayer{Name: "tollgate-runtime", RtdsConfig: adsSource(2 * time.Second)}
+	config := &bootstrapv3.Bootstrap{
+		Node:  &corev3.Node{Id: b.NodeID, Cluster: "edge", Locality: &corev3.Locality{Zone: b.Zone}},
+		Admin: &bootstrapv3.Admin{Address: admin},
+		LayeredRuntime: &bootstrapv3.LayeredRuntime{Layers: []*bootstrapv3.RuntimeLayer{
+			{Name: "base", LayerSpecifier: &bootstrapv3.RuntimeLayer_StaticLayer{StaticLayer: &structpb.Struct{
+				Fields: map[string]*structpb.Value{"re2.max_program_size.error_level": structpb.NewNumberValue(1000)},
+			}}},
+			{Name: "rtds", LayerSpecifier: &bootstrapv3.RuntimeLayer_RtdsLayer_{RtdsLayer: rtds}},
+			{Name: "admin", LayerSpecifier: &bootstrapv3.RuntimeLayer_AdminLayer_{AdminLayer: &bootstrapv3.RuntimeLayer_AdminLayer{}}},
+		}},
+		DynamicResources: &bootstrapv3.Bootstrap_DynamicResources{
+			AdsConfig: &corev3.ApiConfigSource{
+				ApiType: corev3.ApiConfigSource_DELTA_GRPC, TransportApiVersion: corev3.ApiVersion_V3, SetNodeOnFirstMessageOnly: true,
+				GrpcServices: []*corev3.GrpcService{{TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{
+					ClusterName: adsCluster,
+					RetryPolicy: &corev3.RetryPolicy{RetryBackOff: &corev3.BackoffStrategy{
+						BaseInterval: durationpb.New(100 * time.Millisecond), MaxInterval: durationpb.New(5 * time.Second),
+					}},
+				}}}},
+			},
+			CdsConfig: adsSource(0),
+			LdsConfig: adsSource(0),
+		},
+		StaticResources: &bootstrapv3.Bootstrap_StaticResources{Clusters: []*clusterv3.Cluster{ads}},
+		OverloadManager: overload,
+		StatsConfig:     keptStats(),
+	}
+	return protojson.MarshalOptions{Indent: "  "}.Marshal(config)
+}
+
+func (b Bootstrap) cluster() (*clusterv3.Cluster, error) {
+	var endpoints []*endpointv3.LbEndpoint
+	kind := clusterv3.Cluster_STATIC
+	for _, server := range b.XDSServers {
+		a, err := address(server)
+		if err != nil {
+			return nil, fmt.Errorf("--xds-servers: %w", err)
+		}
+		if net.ParseIP(a.GetSocketAddress().GetAddress()) == nil {
+			kind = clusterv3.Cluster_STRICT_DNS
+		}
+		endpoints = append(endpoints, &endpointv3.LbEndpoint{HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{Address: a}}})
+	}
+	if len(endpoints) == 0 {
+		return nil, fmt.Errorf("--xds-servers names no control plane: write host:port")
+	}
+	options, err := anypb.New(&httpv3.HttpProtocolOptions{UpstreamProtocolOptions: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_{
+		ExplicitHttpConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig{
+			ProtocolConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{Http2ProtocolOptions: &corev3.Http2ProtocolOptions{
+				ConnectionKeepalive: &corev3.KeepaliveSettings{Interval: durationpb.New(5 * time.Second), Timeout: durationpb.New(3 * time.Second)},
+			}},
+		},
+	}})
+	if err != nil {
+		return nil, err
+	}
+	cluster := &clusterv3.Cluster{
+		Name: adsCluster, ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: kind}, ConnectTimeout: durationpb.New(time.Second),
+		LoadAssignment:                &endpointv3.ClusterLoadAssignment{ClusterName: adsCluster, Endpoints: []*endpointv3.LocalityLbEndpoints{{LbEndpoints: endpoints}}},
+		TypedExtensionProtocolOptions: map[string]*anypb.Any{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options},
+	}
+	if b.TLS != nil {
+		cluster.TransportSocket, err = b.TLS.socket()
+	}
+	return cluster, err
+}
+
+func (t *ClientTLS) socket() (*corev3.TransportSocket, error) {
+	file := func(path string) *corev3.DataSource {
+		return &corev3.DataSource{Specifier: &corev3.DataSource_Filename{Filename: path}}
+	}
+	common := &tlsv3.CommonTlsContext{
+		AlpnProtocols:         []string{"h2"},
+		ValidationContextType: &tlsv3.CommonTlsContext_ValidationContext{ValidationContext: &tlsv3.CertificateValidationContext{TrustedCa: file(t.CA)}},
+	}
+	if t.Cert != "" {
+		common.TlsCertificates = []*tlsv3.TlsCertificate{{CertificateChain: file(t.Cert), PrivateKey: file(t.Key)}}
+	}
+	typed, err := anypb.New(&tlsv3.UpstreamTlsContext{CommonTlsContext: common})
+	if err != nil {
+		return nil, err
+	}
+	return &corev3.TransportSocket{Name: "envoy.transport_sockets.tls", ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: typed}}, nil
+}
+
+func adsSource(initialFetch time.Duration) *corev3.ConfigSource {
+	return &corev3.ConfigSource{
+		ConfigSourceSpecifier: &corev3.ConfigSource_Ads{Ads: &corev3.AggregatedConfigSource{}},
+		ResourceApiVersion:    corev3.ApiVersion_V3, InitialFetchTimeout: durationpb.New(initialFetch),
+	}
+}
+
+func overloadManager() (*overloadv3.OverloadManager, error) {
+	monitor := func(name string, config proto.Message) (*overloadv3.ResourceMonitor, error) {
+		typed, err := anypb.New(config)
+		return &overloadv3.ResourceMonitor{Name: name, ConfigType: &overloadv3.ResourceMonitor_TypedConfig{TypedConfig: typed}}, err
+	}
+	heap, err := monitor("envoy.resource_monitors.fixed_heap", &heapv3.FixedHeapConfig{MaxHeapSizeBytes: 2 << 30})
+	if err != nil {
+		return nil, err
+	}
+	connections, err := monitor("envoy.resource_monitors.global_downstream_max_connections", &downstreamv3.DownstreamConnectionsConfig{MaxActiveDownstreamConnections: 50_000})
+	if err != nil {
+		return nil, err
+	}
+	action := func(name string, at float64) *overloadv3.OverloadAction {
+		return &overloadv3.OverloadAction{Name: name, Triggers: []*overloadv3.Trigger{{
+			Name: "envoy.resource_monitors.fixed_heap", TriggerOneof: &overloadv3.Trigger_Threshold{Threshold: &overloadv3.ThresholdTrigger{Value: at}},
+		}}}
+	}
+	return &overloadv3.OverloadManager{
+		RefreshInterval:  durationpb.New(250 * time.Millisecond),
+		ResourceMonitors: []*overloadv3.ResourceMonitor{heap, connections},
+		Actions: []*overloadv3.OverloadAction{
+			action("envoy.overload_actions.shrink_heap", 0.95), action("envoy.overload_actions.stop_accepting_requests", 0.98),
+		},
+	}, nil
+}
+
+// keptStats leaves out what nobody reads: with all of them a scrape of 2,500
+// clusters is 40 MB (measured on 1.40).
+func keptStats() *metricsv3.StatsConfig {
+	list := &matcherv3.ListStringMatcher{}
+	for _, prefix := range []string{"cluster_manager.", "listener_manager.", "control_plane.", "runtime.", "server.", "overload."} {
+		list.Patterns = append(list.Patterns, &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: prefix}})
+	}
+	for _, regex := range []string{
+		`cluster\..*\.(upstream_(rq|cx)_.*|membership_.*|update_rejected|warming_state|init_fetch_timeout|outlier_detection\..*|health_check\..*|circuit_breakers\..*|ext_authz\..*|ratelimit\..*)`,
+		`http\..*\.(downstream_(rq|cx)_.*|rds\..*\.update_.*|no_cluster|no_route|ext_authz\..*|ratelimit\..*)`,
+		`.*\.http_local_rate_limit\..*`,
+		`sds\..*\.update_.*`,
+	} {
+		list.Patterns = append(list.Patterns, &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_SafeRegex{SafeRegex: &matcherv3.RegexMatcher{Regex: regex}}})
+	}
+	return &metricsv3.StatsConfig{StatsMatcher: &metricsv3.StatsMatcher{StatsMatcher: &metricsv3.StatsMatcher_InclusionList{InclusionList: list}}}
+}
+
+func address(hostport string) (*corev3.Address, error) {
+	host, port, err := net.SplitHostPort(hostport)
+	if err != nil {
+		return nil, fmt.Errorf("%q is not host:port", hostport)
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
+		return nil, fmt.Errorf("%q: the port is not a number up to 65535", hostport)
+	}
+	if host == "" {
+		host = "0.0.0.0"
+	}
+	return &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
+		Address: host, PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: uint32(n)},
+	}}}, nil
+}
