@@ -1,0 +1,26 @@
+package config
+
+// MaxSource is the largest gateway file that is read, in bytes.
+const MaxSource = 16 << 20
+
+// Source is one gateway file, already read.
+type Source struct {
+	Name string // shown in faults
+	Data []byte
+}
+
+// Reference is a value of a file that stands elsewhere: "env:NAME", or
+// "file:PATH" with PATH relative to the source.
+type Reference struct {
+	Source string // Source.Name
+	Ref    string
+}
+
+// Value is what a reference stands for, or why it cannot be had.
+type Value struct {
+	Text string
+	Err  error
+}
+
+// Values holds what the references of the sources stand for.
+type Values map[Reference]Value
