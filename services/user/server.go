@@ -1,0 +1,78 @@
+// Package user is the user service of the demo: the users of each tenant, over
+// HTTP for clients behind the gateway and over gRPC for peers. Invariant: a
+// caller sees and changes only what belongs to the tenant of its token.
+package user
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+
+	userv1 "tollgate/api/user/v1"
+	"tollgate/services/kit/instance"
+	"tollgate/services/kit/sqlite"
+)
+
+// Config is one instance of the service.
+type Config struct {
+	HTTP, GRPC    net.Listener // bound
+	DataDir       string       // the database file is shared by all instances
+	Instance      string
+	Zone          string
+	Advertise     string   // host to register when the listeners are on all interfaces
+	Audiences     []string // of the tokens that are meant for this service
+	JWKS          string   // of those tokens: file or URL
+	Registry      []string // admin addresses of the control planes
+	RegistryToken string   // file
+	ServiceName   string   // in the registry; "" is "user"
+	Log           *slog.Logger
+	Metrics       prometheus.Registerer
+}
+
+// Server is one instance.
+type Server struct {
+	instance *instance.Instance
+	db       *sql.DB
+}
+
+// New opens the database and assembles the service on its bound listeners.
+func New(cfg Config) (*Server, error) {
+	if cfg.ServiceName == "" {
+		cfg.ServiceName = "user"
+	}
+	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
+		return nil, err
+	}
+	db, err := sqlite.Open(context.Background(), filepath.Join(cfg.DataDir, "user.db"), migrations())
+	if err != nil {
+		return nil, err
+	}
+	users := &service{store: store{db: db}}
+	host, err := instance.New(instance.Config{
+		Service: cfg.ServiceName, Instance: cfg.Instance, HTTP: cfg.HTTP, GRPC: cfg.GRPC,
+		Zone: cfg.Zone, Advertise: cfg.Advertise, Audiences: cfg.Audiences, JWKS: cfg.JWKS,
+		Registry: cfg.Registry, RegistryToken: cfg.RegistryToken, Log: cfg.Log, Metrics: cfg.Metrics,
+		Register: func(r grpc.ServiceRegistrar) { userv1.RegisterUserServiceServer(r, &grpcDoor{users: users}) },
+	})
+	if err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	web := &httpDoor{users: users}
+	host.Router.Handle("GET /api/users", web.list)
+	host.Router.Handle("POST /api/users", web.create)
+	host.Router.Handle("GET /api/users/{id}", web.get)
+	host.Router.Handle("GET /api/users/_whoami", host.WhoAmI)
+	return &Server{instance: host, db: db}, nil
+}
+
+// Run serves until ctx ends, then leaves without failing a request.
+func (s *Server) Run(ctx context.Context) error {
+	return errors.Join(s.instance.Run(ctx), s.db.Close())
+}
