@@ -54,14 +54,15 @@ func Logger(w io.Writer, level string) (*slog.Logger, error) {
 	return slog.New(slog.NewJSONHandler(w, options)), nil
 }
 
-// Listen binds a TCP address. A taken port is told with the flag that moves it.
-func Listen(ctx context.Context, address, flag string) (net.Listener, error) {
+// Listen binds a TCP address; where says which setting it comes from, such as
+// "--xds-address", so that a taken port names its cure.
+func Listen(ctx context.Context, address, where string) (net.Listener, error) {
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, fmt.Errorf("port %s is taken by another process: stop it, or choose another address with --%s (or --free-ports)", address, flag)
+		return nil, fmt.Errorf("%s %s: the port is taken by another process: stop it, choose another address there, or let --free-ports choose", where, address)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("--%s %s: %w", flag, address, err)
+		return nil, fmt.Errorf("%s %s: %w", where, address, err)
 	}
 	return l, nil
 }
