@@ -11,7 +11,7 @@ import (
 	"tollgate/ratelimit/engine"
 )
 
-// ErrRefused: the store is down and a limit of the request says to refuse then.
+// ErrRefused means that the store is down and a limit says to refuse then.
 var ErrRefused = errors.New("the store of limits is down and a limit says on_error: closed")
 
 // Store is what decides requests and may fail.

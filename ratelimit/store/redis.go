@@ -5,6 +5,7 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strconv"
 	"time"
 
@@ -31,6 +32,8 @@ type RedisConfig struct {
 	// OpTimeout bounds every read, write and wait for a connection; a call's
 	// context may be shorter. 0 means DefaultTimeout.
 	OpTimeout time.Duration
+	// Log, when set, takes what the client library would write to stderr.
+	Log *slog.Logger
 }
 
 // DefaultTimeout is what one decision may wait for Redis: less than Envoy's
@@ -56,6 +59,9 @@ func NewRedis(cfg RedisConfig) (*Redis, error) {
 	if cfg.OpTimeout == 0 {
 		cfg.OpTimeout = DefaultTimeout
 	}
+	if cfg.Log != nil {
+		redis.SetLogger(clientLog{cfg.Log})
+	}
 	options.MaxRetries = -1
 	options.DialerRetries = 1
 	options.DialTimeout = 10 * cfg.OpTimeout // a TLS handshake outlives a request
@@ -66,6 +72,15 @@ func NewRedis(cfg RedisConfig) (*Redis, error) {
 	options.DisableIdentity = true
 	options.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 	return &Redis{client: redis.NewClient(options), script: redis.NewScript(takeScript), clock: cfg.Clock}, nil
+}
+
+// clientLog keeps the library's complaints out of stderr: every failure comes
+// back as an error too, so they are for debugging.
+type clientLog struct{ log *slog.Logger }
+
+// Printf logs one complaint.
+func (l clientLog) Printf(ctx context.Context, format string, v ...any) {
+	l.log.DebugContext(ctx, "redis client", "err", fmt.Sprintf(format, v...))
 }
 
 // Close closes the connections.
