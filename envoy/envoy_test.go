@@ -94,8 +94,8 @@ func TestBootstrapIsTakenByEnvoy(t *testing.T) {
 
 func TestBootstrapNamesTheBadFlag(t *testing.T) {
 	for want, b := range map[string]envoy.Bootstrap{
-		"--xds-servers names no":                      {AdminAddress: "127.0.0.1:1"},
-		`--xds-servers: "x" is not host:port`:         {AdminAddress: "127.0.0.1:1", XDSServers: []string{"x"}},
+		"--xds-servers names no":                       {AdminAddress: "127.0.0.1:1"},
+		`--xds-servers: "x" is not host:port`:          {AdminAddress: "127.0.0.1:1", XDSServers: []string{"x"}},
 		`--envoy-admin-address: "1:99999": the port i`: {AdminAddress: "1:99999", XDSServers: []string{"a:1"}},
 	} {
 		if _, err := b.JSON(); err == nil || !strings.Contains(err.Error(), want) {

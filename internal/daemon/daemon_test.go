@@ -13,9 +13,9 @@ import (
 	"testing"
 	"time"
 
-	"tollgate/internal/daemon"
-
 	"go.uber.org/goleak"
+
+	"tollgate/internal/daemon"
 )
 
 // TestMain also is the child process of TestChild.
@@ -23,7 +23,7 @@ func TestMain(m *testing.M) {
 	if mode := os.Getenv("TOLLGATE_TEST_CHILD"); mode != "" {
 		fmt.Println(`{"ready":true,"pid":` + fmt.Sprint(os.Getpid()) + `}`)
 		if mode == "dies" {
-			os.Exit(3)
+			return
 		}
 		select {}
 	}
