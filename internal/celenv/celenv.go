@@ -190,37 +190,30 @@ func firstFault(expr string, issues *cel.Issues) *Error {
 		return a.Location.Column() - b.Location.Column()
 	})
 	fault := &Error{max(first.Location.Line(), 1), max(first.Location.Column(), 0) + 1, first.Message}
-	for _, root := range []string{"request", "auth", "route"} {
-		if strings.HasPrefix(first.Message, "undeclared reference to '"+root+"'") {
-			fault.Message = unknownField(expr, fault, root)
-		}
+	name, undeclared := strings.CutPrefix(first.Message, "undeclared reference to '")
+	if name, _, _ = strings.Cut(name, "'"); !undeclared {
+		return fault
 	}
+	root, _, dotted := strings.Cut(name, ".")
+	known := fieldsOf(root)
+	if len(known) == 0 {
+		return fault
+	}
+	if dotted {
+		fault.Col = max(fault.Col-len(root), 1) // cel-go points at the dot
+	}
+	fault.Message = fmt.Sprintf("unknown field %q: %s has %s", name, root, strings.Join(known, ", "))
 	return fault
 }
 
-// unknownField names the field, where cel-go would say that all of request is undeclared.
-func unknownField(expr string, at *Error, root string) string {
+func fieldsOf(root string) []string {
 	var known []string
 	for _, f := range fields() {
 		if name, ok := strings.CutPrefix(f.name, root+"."); ok {
 			known = append(known, name)
 		}
 	}
-	written := root
-	if lines := strings.Split(expr, "\n"); at.Line <= len(lines) {
-		rest := []rune(lines[at.Line-1])
-		text := string(rest[min(at.Col-1, len(rest)):])
-		if after, ok := strings.CutPrefix(text, root+"."); ok {
-			end := strings.IndexFunc(after, func(r rune) bool {
-				return r != '_' && (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z')
-			})
-			if end < 0 {
-				end = len(after)
-			}
-			written += "." + after[:end]
-		}
-	}
-	return fmt.Sprintf("unknown field %q: %s has %s", written, root, strings.Join(known, ", "))
+	return known
 }
 
 func warnings(checked *cel.Ast) []string {
