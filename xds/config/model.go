@@ -374,6 +374,17 @@ type Retry struct {
 	BackoffBase, BackoffMax time.Duration
 }
 
+// WorstBackoff is the longest that all pauses between the attempts can take:
+// before retry n Envoy waits less than base × (2ⁿ − 1), and at most max.
+func (r Retry) WorstBackoff() time.Duration {
+	total, pause := time.Duration(0), r.BackoffBase
+	for range max(r.Attempts, 1) - 1 {
+		total += min(pause, r.BackoffMax)
+		pause = min(2*pause+r.BackoffBase, r.BackoffMax)
+	}
+	return total
+}
+
 // Respond is an answer made by Envoy itself.
 type Respond struct {
 	Status      uint32

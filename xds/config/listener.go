@@ -1,0 +1,127 @@
+package config
+
+import (
+	"crypto/tls"
+	"net/netip"
+
+	"tollgate/internal/strictyaml"
+	"tollgate/xds/config/syntax"
+)
+
+func (b *builder) listener(s *syntax.Listener, g *Gateway) {
+	path := index("listeners", string(s.Name.V), len(g.Listeners))
+	if b.unique(b.listeners, s.Name.Pos, path, string(s.Name.V)) {
+		b.names.listeners = append(b.names.listeners, string(s.Name.V))
+	}
+	l := Listener{
+		Pos: Pos(s.Pos), Name: string(s.Name.V), Address: netip.AddrPort(s.Address.V),
+		RedirectHTTPS: s.Redirect.IsSet(), Plaintext: s.Plaintext.V,
+	}
+	if s.TLS != nil {
+		l.TLS = b.listenerTLS(s.TLS, path+".tls")
+	}
+	if s.TLS != nil && s.Redirect.IsSet() {
+		b.fault(s.Redirect.Pos, path+".redirect", "this listener has tls itself: redirect belongs on a plain one")
+	}
+	if s.TLS != nil && s.Plaintext.V {
+		b.fault(s.Plaintext.Pos, path+".plaintext", "this listener has tls: remove plaintext")
+	}
+	if s.Flood != nil {
+		l.Flood = &Flood{Limit: number(s.Flood.Limit.V), Per: s.Flood.Per.V.Length}
+	}
+	if t := s.TrustedProxies; t != nil {
+		for _, from := range t.From {
+			network := netip.Prefix(from.V)
+			if network.IsValid() && network.Bits() == 0 {
+				b.warn(from.Pos, path+".trusted_proxies.from", "%s trusts everybody: any client may name any address as its own", network)
+			}
+			l.TrustedProxies = append(l.TrustedProxies, network)
+		}
+	}
+	g.Listeners = append(g.Listeners, l)
+}
+
+func (b *builder) listenerTLS(s *syntax.ListenerTLS, path string) *ListenerTLS {
+	t := &ListenerTLS{MinVersion: or(s.MinVersion, "1.2", itself), HSTS: s.HSTS.V.D(), ClientCA: content(s.ClientCA)}
+	if s.Certs != nil && len(s.Certs) == 0 {
+		b.fault(s.Pos, path+".certs", "is empty: name a certificate and its key")
+	}
+	for _, c := range s.Certs {
+		t.Certs = append(t.Certs, b.cert(&c.Cert, &c.Key, path+".certs"))
+	}
+	return t
+}
+
+// cert checks that the pair fits: Envoy would refuse it, long after the file
+// was called valid.
+func (b *builder) cert(chain, key *syntax.Content, path string) Cert {
+	if chain.Text != "" && key.Text != "" {
+		if _, err := tls.X509KeyPair([]byte(chain.Text), []byte(key.Text)); err != nil {
+			b.fault(chain.Pos, path, "%s and %s are no certificate with its key: %v", chain.Ref, key.Ref, err)
+		}
+	}
+	return Cert{Cert: Content{Ref: chain.Ref, Text: chain.Text}, Key: Content{Ref: key.Ref, Text: key.Text}}
+}
+
+func content(c *syntax.Content) *Content {
+	if c == nil {
+		return nil
+	}
+	return &Content{Ref: c.Ref, Text: c.Text}
+}
+
+// openPorts refuses two listeners on one address.
+func (b *builder) openPorts(listeners []Listener) {
+	byPort := map[uint16][]Listener{}
+	for _, l := range listeners {
+		port := l.Address.Port()
+		if port == 0 {
+			continue
+		}
+		for _, other := range byPort[port] {
+			if other.Address == l.Address || other.Address.Addr().IsUnspecified() || l.Address.Addr().IsUnspecified() {
+				b.fault(strictyaml.Pos(l.Pos), index("listeners", l.Name, 0)+".address", "%s is taken by listener %q (%s)", l.Address, other.Name, other.Address)
+				break
+			}
+		}
+		byPort[port] = append(byPort[port], l)
+	}
+}
+
+// plaintext refuses to carry credentials over a network in the clear.
+func (b *builder) plaintext(g *Gateway) {
+	secure := false
+	for _, l := range g.Listeners {
+		secure = secure || l.TLS != nil
+	}
+	for _, l := range g.Listeners {
+		path := index("listeners", l.Name, 0)
+		if l.RedirectHTTPS && !secure {
+			b.fault(strictyaml.Pos(l.Pos), path+".redirect", "no listener has tls, so https leads nowhere")
+		}
+		if l.TLS != nil || l.RedirectHTTPS || l.Plaintext || !l.Address.IsValid() || l.Address.Addr().IsLoopback() {
+			continue
+		}
+		for _, r := range g.Routes {
+			if r.Auth.Mode != AuthPublic && r.Auth.Mode != 0 && serves(r, l.Name) {
+				b.fault(strictyaml.Pos(l.Pos), path, "%s is not loopback and has no tls, but serves routes[%s], which takes credentials: add tls, or write plaintext: true", l.Address, r.Name)
+				break
+			}
+		}
+	}
+	if len(g.Routes) > 0 && len(g.Listeners) == 0 {
+		b.fault(strictyaml.Pos(g.Routes[0].Pos), "listeners", "there are routes but no listener: write one, such as {name: http, address: 127.0.0.1:8080}")
+	}
+}
+
+func serves(r Route, listener string) bool {
+	if len(r.Listeners) == 0 {
+		return true
+	}
+	for _, l := range r.Listeners {
+		if l == listener {
+			return true
+		}
+	}
+	return false
+}
