@@ -15,6 +15,7 @@ import (
 
 	"tollgate/ratelimit/engine"
 	"tollgate/ratelimit/store"
+	"tollgate/ratelimit/store/redistest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -47,7 +48,7 @@ type fixture struct {
 
 func fixtures(t *testing.T) map[string]fixture {
 	t.Helper()
-	server := startRedis(t)
+	server := redistest.Start(t)
 	c := newClock()
 	r, err := store.NewRedis(store.RedisConfig{URL: server.URL, Clock: c.now, OpTimeout: 5 * time.Second, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {

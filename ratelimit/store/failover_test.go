@@ -7,13 +7,13 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"tollgate/ratelimit/engine"
 	"tollgate/ratelimit/store"
+	"tollgate/ratelimit/store/redistest"
 )
 
 // primary is a store whose answers a test chooses.
@@ -178,7 +178,7 @@ func TestHurriedCaller(t *testing.T) {
 
 // TestFailoverRealRedis: frozen, back, killed, back.
 func TestFailoverRealRedis(t *testing.T) {
-	server := startRedis(t)
+	server := redistest.Start(t)
 	r, err := store.NewRedis(store.RedisConfig{URL: server.URL})
 	if err != nil {
 		t.Fatal(err)
@@ -200,7 +200,7 @@ func TestFailoverRealRedis(t *testing.T) {
 	}
 	counted()
 	await("Redis is up and not used", false)
-	server.signal(t, syscall.SIGSTOP)
+	server.Freeze(t)
 	begin := time.Now()
 	await("a frozen Redis goes unnoticed", true)
 	for range 200 {
@@ -209,15 +209,13 @@ func TestFailoverRealRedis(t *testing.T) {
 	if took := time.Since(begin); took > 500*time.Millisecond {
 		t.Errorf("200 requests took %s with Redis frozen", took)
 	}
-	server.signal(t, syscall.SIGCONT)
+	server.Thaw(t)
 	await("Redis is back and not used", false)
 	if n := counted(); n > 20 {
 		t.Errorf("Redis counted %d: the outage's hits should not be there", n)
 	}
-	server.stop()
+	server.Kill()
 	await("a dead Redis goes unnoticed", true)
-	if !server.start(t) {
-		t.Fatal("redis-server does not come back")
-	}
+	server.Restart(t)
 	await("Redis is back again and not used", false)
 }

@@ -12,6 +12,7 @@ import (
 
 	"tollgate/ratelimit/engine"
 	"tollgate/ratelimit/store"
+	"tollgate/ratelimit/store/redistest"
 )
 
 func newRedis(t testing.TB, url string) *store.Redis {
@@ -27,7 +28,7 @@ func newRedis(t testing.TB, url string) *store.Redis {
 // TestRedisExact: two limiters, 32 callers, Redis's own clock: exactly the
 // limit is admitted.
 func TestRedisExact(t *testing.T) {
-	server := startRedis(t)
+	server := redistest.Start(t)
 	limiters := []*store.Redis{newRedis(t, server.URL), newRedis(t, server.URL)}
 	for _, rate := range []engine.Rate{fixed(t, 1000, 30*24*time.Hour), gcra(t, 1000, 30*24*time.Hour, 1000)} {
 		cell := engine.Cell{Key: fmt.Sprint("exact/", rate.Algorithm), Rate: rate, Cost: 1}
@@ -59,7 +60,7 @@ func TestRedisExact(t *testing.T) {
 // TestRedisTTL: every key has a time to live, and no longer than its counter
 // means something.
 func TestRedisTTL(t *testing.T) {
-	server := startRedis(t)
+	server := redistest.Start(t)
 	r := newRedis(t, server.URL)
 	ctx := context.Background()
 	longest := map[string]time.Duration{}
@@ -103,7 +104,7 @@ func TestRedisTTL(t *testing.T) {
 
 // TestRedisSurvives: foreign values and a lost script do not stop the limiter.
 func TestRedisSurvives(t *testing.T) {
-	server := startRedis(t)
+	server := redistest.Start(t)
 	r := newRedis(t, server.URL)
 	ctx := context.Background()
 	cell := engine.Cell{Key: "k", Rate: fixed(t, 5, time.Hour), Cost: 1}
@@ -137,7 +138,7 @@ func TestRedisSurvives(t *testing.T) {
 
 // TestRedisTriesOnce: what fails is not sent again, for it may have counted.
 func TestRedisTriesOnce(t *testing.T) {
-	server := startRedis(t)
+	server := redistest.Start(t)
 	r := newRedis(t, server.URL)
 	ctx := context.Background()
 	cell := engine.Cell{Key: "k", Rate: fixed(t, 5, time.Hour), Cost: 1}
@@ -172,7 +173,7 @@ func TestRedisURL(t *testing.T) {
 }
 
 func BenchmarkTake(b *testing.B) {
-	server := startRedis(b)
+	server := redistest.Start(b)
 	four := []engine.Cell{
 		{Key: "gateway", Rate: fixed(b, 1e12, time.Hour), Cost: 1},
 		{Key: "plan", Rate: gcra(b, 1e9, time.Second, 1e9), Cost: 1},
