@@ -6,6 +6,7 @@ package otlp
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 
@@ -47,7 +48,12 @@ func New(ctx context.Context, service, instance string) (*Tracing, error) {
 		)),
 		sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.AlwaysSample())),
 	)
-	t.Provider, t.shutdown = provider, provider.Shutdown
+	t.Provider = provider
+	t.shutdown = func(ctx context.Context) error {
+		// The provider gives up waiting when ctx ends but not trying; the
+		// exporter's own end cuts that off.
+		return errors.Join(provider.Shutdown(ctx), exporter.Shutdown(ctx))
+	}
 	return t, nil
 }
 

@@ -1,6 +1,7 @@
 package auth_test
 
 import (
+	"crypto/ed25519"
 	"encoding/base64"
 	"net/http"
 	"net/http/httptest"
@@ -14,6 +15,7 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 	"go.uber.org/goleak"
 
+	"tollgate/internal/identity"
 	"tollgate/services/kit/auth"
 	"tollgate/services/kit/fault"
 	"tollgate/services/kit/testkit"
@@ -37,6 +39,42 @@ func reason(err error) string {
 	return fault.Of(err).Reason
 }
 
+func age(c jwt.MapClaims, by time.Duration) {
+	issued := time.Now().Add(-by)
+	c["iat"], c["exp"] = issued.Unix(), issued.Add(time.Minute).Unix()
+}
+
+// What the gateway mints is taken.
+func TestGatewayToken(t *testing.T) {
+	_, key, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, err := identity.NewSigner(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	set, err := signer.JWKS()
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "identity.jwks")
+	if err := os.WriteFile(path, set, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	token, err := signer.Mint(identity.Claims{Subject: "key:7", Tenant: "acme", Kind: "api_key", Audiences: []string{"orders-v1", "orders"}}, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, err := verifier(t, path).Authenticate(t.Context(), token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c := auth.From(ctx); c.Tenant != "acme" || c.User != "key:7" || c.Kind != "api_key" {
+		t.Errorf("caller %+v", c)
+	}
+}
+
 func TestAuthenticate(t *testing.T) {
 	signer, stranger := testkit.NewSigner(t, "k1"), testkit.NewSigner(t, "k2")
 	impostor := testkit.NewSigner(t, "k1")
@@ -58,10 +96,13 @@ func TestAuthenticate(t *testing.T) {
 		return signed
 	}
 	none := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"none","typ":"at+jwt","kid":"k1"}`)) + "." + parts[1] + "."
+	aged := testkit.Claims("acme")
+	age(aged, 70*time.Second)
+	old := impostor.Sign(t, aged, nil)
 	for _, tt := range []struct{ name, token, want string }{
 		{"good", good, "ok"},
 		{"second audience", claims(func(c jwt.MapClaims) { c["aud"] = []string{"x", "users"} }), "ok"},
-		{"audience as a string", claims(func(c jwt.MapClaims) { c["aud"] = "orders" }), "ok"},
+		{"audience as a string", claims(func(c jwt.MapClaims) { c["aud"] = "orders" }), "invalid_token"},
 		{"empty", "", "invalid_token"},
 		{"not a token", "x", "invalid_token"},
 		{"huge", strings.Repeat("a", 9000), "invalid_token"},
@@ -78,8 +119,11 @@ func TestAuthenticate(t *testing.T) {
 		{"no audience", claims(func(c jwt.MapClaims) { delete(c, "aud") }), "invalid_token"},
 		{"other issuer", claims(func(c jwt.MapClaims) { c["iss"] = "https://auth.tollgate.local" }), "invalid_token"},
 		{"no expiry", claims(func(c jwt.MapClaims) { delete(c, "exp") }), "invalid_token"},
-		{"expired", claims(func(c jwt.MapClaims) { c["exp"] = time.Now().Add(-6 * time.Second).Unix() }), "expired_token"},
-		{"not yet", claims(func(c jwt.MapClaims) { c["nbf"] = time.Now().Add(time.Minute).Unix() }), "invalid_token"},
+		{"expired", claims(func(c jwt.MapClaims) { age(c, 70*time.Second) }), "expired_token"},
+		{"expired and forged", old, "invalid_token"},
+		{"expired and for others", claims(func(c jwt.MapClaims) { age(c, 70*time.Second); c["aud"] = []string{"x"} }), "invalid_token"},
+		{"from the future", claims(func(c jwt.MapClaims) { age(c, -time.Minute) }), "invalid_token"},
+		{"long-lived", claims(func(c jwt.MapClaims) { c["exp"] = time.Now().Add(time.Hour).Unix() }), "invalid_token"},
 		{"no tenant", claims(func(c jwt.MapClaims) { delete(c, "tenant") }), "unknown_tenant"},
 		{"tenant of no value", claims(func(c jwt.MapClaims) { c["tenant"] = "(none)" }), "unknown_tenant"},
 		{"tenant of another type", claims(func(c jwt.MapClaims) { c["tenant"] = []string{"acme"} }), "invalid_token"},

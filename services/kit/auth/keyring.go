@@ -2,9 +2,6 @@ package auth
 
 import (
 	"context"
-	"crypto/ed25519"
-	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -18,6 +15,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"tollgate/internal/jwks"
 	"tollgate/services/kit/fault"
 )
 
@@ -25,10 +23,7 @@ const (
 	refreshEvery = 30 * time.Second // so a key that was removed stops counting
 	retryEvery   = time.Second      // until the first keys are there; also between reads for unknown key ids
 	readTimeout  = time.Second
-	maxKeySet    = 64 << 10
 )
-
-type keySet map[string]ed25519.PublicKey
 
 // keyring holds the last good keys of one source.
 type keyring struct {
@@ -37,10 +32,10 @@ type keyring struct {
 	http   *http.Client
 	log    *slog.Logger
 
-	keys    atomic.Pointer[keySet] // nil until the first are there
-	reading sync.Mutex             // held while the source is read
-	last    time.Time              // when it was read; guarded by reading
-	failing bool                   // guarded by reading
+	keys    atomic.Pointer[jwks.Set] // nil until the first are there
+	reading sync.Mutex               // held while the source is read
+	last    time.Time                // when it was read; guarded by reading
+	failing bool                     // guarded by reading
 }
 
 func newKeyring(source string, log *slog.Logger) (*keyring, error) {
@@ -76,29 +71,30 @@ func (k *keyring) run(ctx context.Context) error {
 	}
 }
 
-// find returns a key. An unknown id may be that of a key made a moment ago, so
-// the source is read again, but never more often than once a second.
-func (k *keyring) find(ctx context.Context, kid string) (ed25519.PublicKey, error) {
-	if key, ok := k.known(kid); ok {
-		return key, nil
+// with returns keys among which is the one named. An unknown id may be that of
+// a key made a moment ago, so the source is read again, but never more often
+// than once a second.
+func (k *keyring) with(ctx context.Context, kid string) (jwks.Set, error) {
+	if keys := k.keys.Load(); knows(keys, kid) {
+		return *keys, nil
 	}
 	err := k.refresh(ctx, retryEvery)
-	if key, ok := k.known(kid); ok {
-		return key, nil
-	}
-	if k.keys.Load() == nil {
-		return nil, fault.Unavailable("Identities cannot be verified at the moment", err)
-	}
-	return nil, errors.New("signed by an unknown key")
-}
-
-func (k *keyring) known(kid string) (ed25519.PublicKey, bool) {
 	keys := k.keys.Load()
 	if keys == nil {
-		return nil, false
+		return jwks.Set{}, fault.Unavailable("Identities cannot be verified at the moment", err)
 	}
-	key, ok := (*keys)[kid]
-	return key, ok
+	if !knows(keys, kid) {
+		return jwks.Set{}, invalid(errors.New("signed by an unknown key"))
+	}
+	return *keys, nil
+}
+
+func knows(keys *jwks.Set, kid string) bool {
+	if keys == nil {
+		return false
+	}
+	_, ok := keys.Lookup(kid)
+	return ok
 }
 
 // refresh reads the source unless it was read within spacing. A source that
@@ -130,20 +126,21 @@ func (k *keyring) refresh(ctx context.Context, spacing time.Duration) error {
 	return nil
 }
 
-func (k *keyring) read(ctx context.Context) (keySet, error) {
+func (k *keyring) read(ctx context.Context) (jwks.Set, error) {
 	body, err := k.open(ctx)
 	if err != nil {
-		return nil, err
+		return jwks.Set{}, err
 	}
 	defer func() { _ = body.Close() }()
-	data, err := io.ReadAll(io.LimitReader(body, maxKeySet+1))
+	data, err := io.ReadAll(io.LimitReader(body, jwks.MaxBytes+1))
 	if err != nil {
-		return nil, err
+		return jwks.Set{}, err
 	}
-	if len(data) > maxKeySet {
-		return nil, fmt.Errorf("larger than %d bytes", maxKeySet)
+	keys, err := jwks.Parse(data)
+	if err == nil && keys.Len() == 0 {
+		err = errors.New("holds no usable key")
 	}
-	return parseKeys(data)
+	return keys, err
 }
 
 func (k *keyring) open(ctx context.Context) (io.ReadCloser, error) {
@@ -162,31 +159,6 @@ func (k *keyring) open(ctx context.Context) (io.ReadCloser, error) {
 		return nil, errors.Join(errors.New(resp.Status), resp.Body.Close())
 	}
 	return resp.Body, nil
-}
-
-// parseKeys takes the Ed25519 signature keys of a JWK set and passes over all
-// others: the gateway signs identities with nothing else.
-func parseKeys(data []byte) (keySet, error) {
-	var set struct {
-		Keys []struct {
-			Kty, Crv, Kid, Use, X string
-		} `json:"keys"`
-	}
-	if err := json.Unmarshal(data, &set); err != nil {
-		return nil, fmt.Errorf("not a JWK set: %w", err)
-	}
-	keys := keySet{}
-	for _, j := range set.Keys {
-		x, err := base64.RawURLEncoding.DecodeString(j.X)
-		if err != nil || len(x) != ed25519.PublicKeySize || j.Kty != "OKP" || j.Crv != "Ed25519" || (j.Use != "" && j.Use != "sig") {
-			continue
-		}
-		keys[j.Kid] = x
-	}
-	if len(keys) == 0 {
-		return nil, errors.New("holds no Ed25519 signature key")
-	}
-	return keys, nil
 }
 
 func loopback(host string) bool {

@@ -108,7 +108,7 @@ func (s *Server) intercept(ctx context.Context, req any, info *grpc.UnaryServerI
 			err = fault.Of(nil)
 		}
 		if err != nil {
-			err = s.refusal(err, id)
+			err = s.refusal(ctx, err)
 		}
 		end("GRPC", info.FullMethod, status.Code(err).String())
 		s.cfg.Log.Debug("call answered", "resource", info.FullMethod, "status", status.Code(err), "request_id", id, "dur", time.Since(start))
@@ -136,14 +136,14 @@ func (s *Server) authenticate(ctx context.Context) (context.Context, error) {
 }
 
 // refusal logs the cause and returns what the caller may see.
-func (s *Server) refusal(err error, id string) error {
+func (s *Server) refusal(ctx context.Context, err error) error {
 	f := fault.Of(err)
 	level := slog.LevelDebug
 	switch f.Code {
 	case codes.Internal, codes.Unavailable, codes.DeadlineExceeded:
 		level = slog.LevelWarn
 	}
-	s.cfg.Log.Log(context.Background(), level, "call refused", "request_id", id, "decision", f.Reason, "err", f)
+	s.cfg.Log.Log(ctx, level, "call refused", "request_id", requestid.From(ctx), "decision", f.Reason, "err", f)
 	st := status.New(f.Code, f.Message)
 	if detailed, err := st.WithDetails(&errdetails.ErrorInfo{Reason: f.Reason, Domain: "tollgate"}); err == nil {
 		st = detailed

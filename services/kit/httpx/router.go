@@ -139,7 +139,7 @@ func (rt *Router) dispatch(w http.ResponseWriter, r *http.Request) string {
 	h, pattern := rt.mux.Handler(r)
 	known, registered := h.(endpoint)
 	if !registered || !known.open {
-		ctx, err := rt.authenticate(r)
+		ctx, err := rt.authenticate(r.Context(), r.Header.Values(TokenHeader))
 		if err != nil {
 			rt.fail(w, r, err)
 			return name(pattern, registered)
@@ -156,13 +156,12 @@ func (rt *Router) dispatch(w http.ResponseWriter, r *http.Request) string {
 	return name(pattern, true)
 }
 
-func (rt *Router) authenticate(r *http.Request) (context.Context, error) {
-	tokens := r.Header.Values(TokenHeader)
+func (rt *Router) authenticate(ctx context.Context, tokens []string) (context.Context, error) {
 	switch len(tokens) {
 	case 0:
 		return nil, fault.Unauthenticated("missing_credential", "The request carries no identity", nil)
 	case 1:
-		return rt.cfg.Auth.Authenticate(r.Context(), tokens[0])
+		return rt.cfg.Auth.Authenticate(ctx, tokens[0])
 	}
 	return nil, fault.Unauthenticated("ambiguous_credentials", "The request carries more than one identity", nil)
 }

@@ -66,8 +66,8 @@ func New(cfg Config) (*Policy, error) {
 // deadline, so that a peer over gRPC learns of it.
 func Do[R any](ctx context.Context, p *Policy, fn func(context.Context) (R, error)) (R, error) {
 	var last error
-	result, err := p.executor.WithContext(ctx).GetWithExecution(func(exec failsafe.Execution[any]) (any, error) {
-		attempt, cancel := context.WithTimeout(exec.Context(), p.perAttempt)
+	result, err := p.executor.WithContext(ctx).Get(func() (any, error) {
+		attempt, cancel := context.WithTimeout(ctx, p.perAttempt)
 		defer cancel()
 		r, err := fn(attempt)
 		last = err
