@@ -79,6 +79,7 @@ func listen(t *testing.T) net.Listener {
 
 // limiter is a running server.
 type limiter struct {
+	address net.Addr
 	server  *ratelimit.Server
 	client  rlsv3.RateLimitServiceClient
 	health  healthv1.HealthClient
@@ -90,7 +91,7 @@ type limiter struct {
 func startLimiter(t *testing.T, xds, redisURL string) *limiter {
 	t.Helper()
 	l := listen(t)
-	lim := &limiter{metrics: prometheus.NewRegistry(), log: &logBuffer{}}
+	lim := &limiter{address: l.Addr(), metrics: prometheus.NewRegistry(), log: &logBuffer{}}
 	server, err := ratelimit.New(ratelimit.Config{
 		Listener: l, XDSServers: []string{xds}, NodeID: "limiter-1", RedisURL: redisURL,
 		Log: slog.New(slog.NewJSONHandler(lim.log, nil)), Metrics: lim.metrics,

@@ -19,11 +19,17 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"tollgate/ratelimit/rls"
 	"tollgate/ratelimit/store"
+	"tollgate/ratelimit/store/redistest"
 )
 
-// serverEnv turns the test binary into a server: "canned/4", "decided/1".
-const serverEnv = "RLS_TEST_SERVER"
+// serverEnv turns the test binary into a server: "canned/4", "memory/1",
+// "redis/1"; redisEnv is the URL for the last.
+const (
+	serverEnv = "RLS_TEST_SERVER"
+	redisEnv  = "RLS_TEST_REDIS"
+)
 
 func TestMain(m *testing.M) {
 	if role := os.Getenv(serverEnv); role != "" {
@@ -48,7 +54,16 @@ func (c canned) ShouldRateLimit(context.Context, *rlsv3.RateLimitRequest) (*rlsv
 func runServer(role string) {
 	t := &testing.T{}
 	kind, n, _ := strings.Cut(role, "/")
-	s, _ := service(t, store.NewMemory(0), benchRules()...)
+	var counters rls.Store = store.NewMemory(0)
+	if kind == "redis" {
+		redis, err := store.NewRedis(store.RedisConfig{URL: os.Getenv(redisEnv), OpTimeout: time.Second})
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return
+		}
+		counters = store.NewFailover(store.FailoverConfig{Primary: redis, Local: store.NewMemory(0), Log: discard()})
+	}
+	s, _ := service(t, counters, benchRules()...)
 	var impl rlsv3.RateLimitServiceServer = s
 	if kind == "canned" {
 		impl = canned{answer: ask(t, s, benchRequest(int(n[0]-'0')))}
@@ -147,22 +162,25 @@ func (c contestant) round(b *testing.B, req *rlsv3.RateLimitRequest) float64 {
 // at once: rounds of 16,000 requests in turn, medians of the CPU time of the
 // server process alone. Run it with -benchtime=15x.
 func BenchmarkCPU(b *testing.B) {
-	for _, n := range []int{1, 4} {
-		b.Run(fmt.Sprintf("memory/%d", n), func(b *testing.B) {
-			req := benchRequest(n)
-			empty, real := start(b, fmt.Sprintf("canned/%d", n)), start(b, fmt.Sprintf("decided/%d", n))
-			empty.round(b, req)
-			real.round(b, req)
-			var e, r []float64
-			for b.Loop() {
-				e = append(e, empty.round(b, req))
-				r = append(r, real.round(b, req))
-			}
-			slices.Sort(e)
-			slices.Sort(r)
-			b.ReportMetric(e[len(e)/2]/1000, "us-empty")
-			b.ReportMetric(r[len(r)/2]/1000, "us-decided")
-			b.ReportMetric(r[len(r)/2]/e[len(e)/2], "ratio")
-		})
+	b.Setenv(redisEnv, redistest.Start(b).URL)
+	for _, kind := range []string{"memory", "redis"} {
+		for _, n := range []int{1, 4} {
+			b.Run(fmt.Sprintf("%s/%d", kind, n), func(b *testing.B) {
+				req := benchRequest(n)
+				empty, decided := start(b, fmt.Sprintf("canned/%d", n)), start(b, fmt.Sprintf("%s/%d", kind, n))
+				empty.round(b, req)
+				decided.round(b, req)
+				var e, d []float64
+				for b.Loop() {
+					e = append(e, empty.round(b, req))
+					d = append(d, decided.round(b, req))
+				}
+				slices.Sort(e)
+				slices.Sort(d)
+				b.ReportMetric(e[len(e)/2]/1000, "us-empty")
+				b.ReportMetric(d[len(d)/2]/1000, "us-decided")
+				b.ReportMetric(d[len(d)/2]/e[len(e)/2], "ratio")
+			})
+		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 	limitsv1 "tollgate/api/limits/v1"
 	"tollgate/ratelimit/rls"
 	"tollgate/ratelimit/store"
+	"tollgate/ratelimit/store/redistest"
 )
 
 func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }
@@ -75,17 +76,24 @@ func benchRequest(descriptors int) *rlsv3.RateLimitRequest {
 }
 
 func BenchmarkShouldRateLimit(b *testing.B) {
-	for _, n := range []int{1, 4} {
-		b.Run(fmt.Sprintf("memory/%d", n), func(b *testing.B) {
-			s, _ := service(b, store.NewMemory(0), benchRules()...)
-			req := benchRequest(n)
-			b.ReportAllocs()
-			for b.Loop() {
-				if _, err := s.ShouldRateLimit(context.Background(), req); err != nil {
-					b.Fatal(err)
+	redis, err := store.NewRedis(store.RedisConfig{URL: redistest.Start(b).URL, OpTimeout: time.Second})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer redis.Close()
+	for name, counters := range map[string]rls.Store{"memory": store.NewMemory(0), "redis": redis} {
+		for _, n := range []int{1, 4} {
+			b.Run(fmt.Sprintf("%s/%d", name, n), func(b *testing.B) {
+				s, _ := service(b, counters, benchRules()...)
+				req := benchRequest(n)
+				b.ReportAllocs()
+				for b.Loop() {
+					if _, err := s.ShouldRateLimit(context.Background(), req); err != nil {
+						b.Fatal(err)
+					}
 				}
-			}
-		})
+			})
+		}
 	}
 }
 
