@@ -1,0 +1,130 @@
+package compile
+
+import (
+	"maps"
+	"regexp"
+	"slices"
+	"time"
+
+	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	limitservicev3 "github.com/envoyproxy/go-control-plane/envoy/config/ratelimit/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	ratelimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/common/ratelimit/v3"
+	bodyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/body_size_limit/v3"
+	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
+	authzfilterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
+	headerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
+	floodv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/local_ratelimit/v3"
+	limitfilterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ratelimit/v3"
+	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"tollgate/xds/compile/field"
+	"tollgate/xds/compile/limiting"
+	"tollgate/xds/compile/routing"
+	"tollgate/xds/config"
+)
+
+// floodAddresses is how many client addresses the flood guard tells apart; an
+// attacker with more gets a fresh bucket for each, as one without would.
+const floodAddresses = 50_000
+
+// filters are those of a listener. What routes decide is not here: an edit of
+// this list reconnects every client.
+func (b *builder) filters(l *config.Listener) []*hcmv3.HttpFilter {
+	out := []*hcmv3.HttpFilter{filter(routing.CORSFilter, &corsv3.Cors{})}
+	if l.Flood != nil {
+		out = append(out, filter(floodFilter, flood(l.Flood)))
+	}
+	out = append(
+		out, filter(routing.AuthzFilter, b.extAuthz()),
+		filter(limiting.DenyFilter, rateLimit("deny", true)), filter(limiting.OpenFilter, rateLimit("open", false)),
+	)
+	sizes, prefixes := map[int64]bool{}, false
+	for i := range b.gw.Routes {
+		r := &b.gw.Routes[i]
+		if r.MaxBody > 0 {
+			sizes[r.MaxBody] = true
+		}
+		prefixes = prefixes || routing.PrefixRemovals(r) != nil
+	}
+	for _, size := range slices.Sorted(maps.Keys(sizes)) {
+		// It takes no per-route settings, so there is one of each size, asleep.
+		f := filter(routing.BodyFilter(size), &bodyv3.BodySizeLimit{MaxRequestBytes: wrapperspb.UInt64(uint64(size))})
+		f.Disabled = true
+		out = append(out, f)
+	}
+	if prefixes {
+		out = append(out, filter(routing.HeaderMutationFilter, &headerv3.HeaderMutation{}))
+	}
+	return append(out, filter(routerFilter, &routerv3.Router{}))
+}
+
+func filter(name string, m proto.Message) *hcmv3.HttpFilter {
+	return &hcmv3.HttpFilter{Name: name, ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: field.Any(m)}}
+}
+
+// flood gives each client address its own bucket. The shared one is there
+// because the filter asks for it, and is as large as it may be.
+func flood(f *config.Flood) *floodv3.LocalRateLimit {
+	bucket := func(tokens uint32, per time.Duration) *typev3.TokenBucket {
+		return &typev3.TokenBucket{MaxTokens: tokens, TokensPerFill: field.Uint(tokens), FillInterval: field.Duration(per)}
+	}
+	return &floodv3.LocalRateLimit{
+		StatPrefix:    "flood",
+		TokenBucket:   bucket(4_000_000_000, time.Second),
+		FilterEnabled: field.RuntimePercent(100), FilterEnforced: field.RuntimePercent(100),
+		MaxDynamicDescriptors:  field.Uint(floodAddresses),
+		EnableRetryAfterHeader: true,
+		RateLimits: []*routev3.RateLimit{{Actions: []*routev3.RateLimit_Action{{
+			ActionSpecifier: &routev3.RateLimit_Action_RemoteAddress_{RemoteAddress: &routev3.RateLimit_Action_RemoteAddress{}},
+		}}}},
+		Descriptors: []*ratelimitv3.LocalRateLimitDescriptor{{
+			Entries:     []*ratelimitv3.RateLimitDescriptor_Entry{{Key: "remote_address"}},
+			TokenBucket: bucket(f.Limit, f.Per),
+		}},
+	}
+}
+
+// extAuthz fails closed. It may change only the headers that carry identity,
+// and sees all others: rules may ask for any of them.
+func (b *builder) extAuthz() *authzfilterv3.ExtAuthz {
+	call := field.Call{Cluster: extAuthzCluster, Timeout: 200 * time.Millisecond, Retries: 2, PerTry: 60 * time.Millisecond}
+	return &authzfilterv3.ExtAuthz{
+		TransportApiVersion:        corev3.ApiVersion_V3,
+		Services:                   &authzfilterv3.ExtAuthz_GrpcService{GrpcService: call.GRPCService()},
+		StatusOnError:              &typev3.HttpStatus{Code: typev3.StatusCode_ServiceUnavailable},
+		ValidateMutations:          true,
+		EncodeRawHeaders:           true,
+		IncludePeerCertificate:     true,
+		EmitFilterStateStats:       true,
+		MaxDeniedResponseBodyBytes: 4096,
+		DenyAtDisable:              &corev3.RuntimeFeatureFlag{DefaultValue: field.Bool(true), RuntimeKey: "tollgate.extauthz.deny_at_disable"},
+		DecoderHeaderMutationRules: &mutationv3.HeaderMutationRules{
+			DisallowAll:     field.Bool(true),
+			AllowExpression: field.Regex("^(x-auth-.*|authorization|" + regexp.QuoteMeta(keyHeader(b.gw)) + ")$"),
+		},
+	}
+}
+
+// rateLimit is one of the two filters: what a route's limits want when no
+// limiter answers decides which of them the route feeds.
+func rateLimit(prefix string, deny bool) *limitfilterv3.RateLimit {
+	call := field.Call{Cluster: rateLimitCluster, Retries: 1, PerTry: 25 * time.Millisecond}
+	return &limitfilterv3.RateLimit{
+		Domain: limiting.Domain, StatPrefix: prefix,
+		Timeout:                        field.Duration(50 * time.Millisecond),
+		FailureModeDeny:                deny,
+		StatusOnError:                  &typev3.HttpStatus{Code: typev3.StatusCode_ServiceUnavailable},
+		EnableXRatelimitHeaders:        limitfilterv3.RateLimit_DRAFT_VERSION_03,
+		EnableRetryAfterHeader:         true,
+		RateLimitedAsResourceExhausted: true,
+		RateLimitService: &limitservicev3.RateLimitServiceConfig{
+			TransportApiVersion: corev3.ApiVersion_V3, GrpcService: call.GRPCService(),
+		},
+	}
+}

@@ -1,0 +1,84 @@
+package routing
+
+import (
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"tollgate/xds/compile/field"
+	"tollgate/xds/config"
+)
+
+// preflightConditions puts a preflight before every other route of its path.
+const preflightConditions = 1 << 20
+
+func corsPolicy(r *config.Route) *corsv3.CorsPolicy {
+	c := r.CORS
+	out := &corsv3.CorsPolicy{
+		AllowMethods: strings.Join(corsMethods(r), ", "), AllowHeaders: strings.Join(c.Headers, ", "), ExposeHeaders: strings.Join(c.ExposeHeaders, ", "),
+		ForwardNotMatchingPreflights: field.Bool(false),
+	}
+	for _, origin := range c.Origins {
+		out.AllowOriginStringMatch = append(out.AllowOriginStringMatch, originMatcher(origin))
+	}
+	if c.Credentials {
+		out.AllowCredentials = field.Bool(true)
+	}
+	if c.MaxAge > 0 {
+		out.MaxAge = strconv.FormatInt(int64(c.MaxAge/time.Second), 10)
+	}
+	return out
+}
+
+func originMatcher(origin string) *matcherv3.StringMatcher {
+	before, after, wild := strings.Cut(origin, "*")
+	switch {
+	case !wild:
+		return field.Exact(origin)
+	case origin == "*":
+		return field.Pattern(".*")
+	}
+	return field.Pattern(regexp.QuoteMeta(before) + `[A-Za-z0-9.\-]+` + regexp.QuoteMeta(after))
+}
+
+// corsMethods are what a browser is told that it may use.
+func corsMethods(r *config.Route) []string {
+	switch {
+	case len(r.CORS.Methods) > 0:
+		return r.CORS.Methods
+	case len(r.Match.Methods) > 0:
+		return WithHead(r.Match.Methods)
+	}
+	return []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"}
+}
+
+// preflight takes the browser's question for a method of the route. The CORS
+// filter stands before authorization and answers it; what it does not answer
+// gets an answer that allows nothing.
+func (b *Builder) preflight(r *config.Route) *routev3.Route {
+	m := match(&config.Match{Kind: r.Match.Kind, Path: r.Match.Path, Query: r.Match.Query})
+	m = withHeader(m, field.HeaderPresent("origin", true))
+	asked := field.HeaderPresent("access-control-request-method", true)
+	if methods := WithHead(r.Match.Methods); len(methods) > 0 {
+		quoted := make([]string, len(methods))
+		for i, method := range slices.Sorted(slices.Values(methods)) {
+			quoted[i] = regexp.QuoteMeta(method)
+		}
+		asked = field.Header("access-control-request-method", field.Pattern(strings.Join(quoted, "|")))
+	}
+	return &routev3.Route{
+		Name:  r.Name + suffixPreflight,
+		Match: withMethods(withHeader(m, asked), []string{"OPTIONS"}),
+		Action: &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{
+			Status: 204,
+		}},
+		TypedPerFilterConfig: map[string]*anypb.Any{AuthzFilter: b.unchecked, CORSFilter: field.Any(corsPolicy(r))},
+	}
+}

@@ -1,0 +1,90 @@
+// Package routing turns the routes of a gateway into Envoy's. Invariant: in
+// every virtual host the first Envoy route that matches a request is the one
+// the language picks, and no route without a policy reaches an upstream unless
+// its file says public.
+package routing
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	authzfilterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"tollgate/xds/compile/field"
+	"tollgate/xds/compile/limiting"
+	"tollgate/xds/config"
+)
+
+// Filters that routes configure.
+const (
+	CORSFilter           = "envoy.filters.http.cors"
+	AuthzFilter          = "envoy.filters.http.ext_authz"
+	HeaderMutationFilter = "envoy.filters.http.header_mutation"
+)
+
+// BodyFilter names the filter that bounds request bodies to so many bytes.
+func BodyFilter(bytes int64) string { return "tollgate.body." + strconv.FormatInt(bytes, 10) }
+
+// Suffixes of Envoy routes that serve a route of the file beside the one that
+// bears its plain name.
+const (
+	suffixKeyed     = "#idempotency-key"
+	suffixPreflight = "#preflight"
+	suffixAllow     = "#405"
+	suffixSticky    = "#sticky:"
+)
+
+// Builder makes the route configurations of one gateway.
+type Builder struct {
+	gw        *config.Gateway
+	upstreams map[string]*config.Upstream
+	policies  []string // by route; "" for public ones
+	feeds     *limiting.Feeds
+	unchecked *anypb.Any // of routes that nobody authorizes
+	enabled   *anypb.Any // wakes a sleeping filter
+}
+
+// New prepares for gw, whose routes are bound to the named policies.
+func New(gw *config.Gateway, upstreams map[string]*config.Upstream, policies []string) *Builder {
+	return &Builder{
+		gw: gw, upstreams: upstreams, policies: policies, feeds: limiting.NewFeeds(gw),
+		unchecked: field.Any(&authzfilterv3.ExtAuthzPerRoute{Override: &authzfilterv3.ExtAuthzPerRoute_Disabled{Disabled: true}}),
+		enabled:   field.Any(&routev3.FilterConfig{Config: &anypb.Any{}}),
+	}
+}
+
+// Configuration holds the routes of a listener, under its name. The port is
+// where a listener that only redirects sends its clients.
+func (b *Builder) Configuration(l *config.Listener, httpsPort uint16) *routev3.RouteConfiguration {
+	out := &routev3.RouteConfiguration{Name: l.Name, IgnorePortInHostMatching: true}
+	if l.RedirectHTTPS {
+		out.VirtualHosts = []*routev3.VirtualHost{b.toHTTPS(httpsPort)}
+		return out
+	}
+	out.VirtualHosts = b.virtualHosts(l)
+	if l.TLS != nil && l.TLS.HSTS > 0 {
+		out.ResponseHeadersToAdd = []*corev3.HeaderValueOption{
+			field.SetHeader("strict-transport-security", fmt.Sprintf("max-age=%d", int64(l.TLS.HSTS/time.Second))),
+		}
+	}
+	return out
+}
+
+func (b *Builder) toHTTPS(port uint16) *routev3.VirtualHost {
+	action := &routev3.RedirectAction{
+		SchemeRewriteSpecifier: &routev3.RedirectAction_HttpsRedirect{HttpsRedirect: true},
+		ResponseCode:           routev3.RedirectAction_PERMANENT_REDIRECT,
+	}
+	if port != 443 {
+		action.PortRedirect = uint32(port)
+	}
+	redirect := &routev3.Route{
+		Name: "#https", Match: &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
+		Action: &routev3.Route_Redirect{Redirect: action}, TypedPerFilterConfig: b.unauthorized(),
+	}
+	return &routev3.VirtualHost{Name: "*", Domains: []string{"*"}, Routes: append(b.guards(), redirect)}
+}

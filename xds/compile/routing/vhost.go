@@ -1,0 +1,194 @@
+package routing
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"tollgate/xds/compile/field"
+	"tollgate/xds/compile/refusal"
+	"tollgate/xds/config"
+)
+
+// Requests that Envoy and an upstream may read differently are refused before
+// any route, so that public routes are guarded too.
+const (
+	honestAuthority = `[A-Za-z0-9.:\[\]-]+`
+	hostilePath     = `.*(;|%25|%[cC][01]|%[^0-9a-fA-F]|%.[^0-9a-fA-F]|%$|%.$).*`
+)
+
+// refuse answers whatever m matches, asking nobody.
+func (b *Builder) refuse(r refusal.Refusal, name string, m *routev3.RouteMatch) *routev3.Route {
+	return &routev3.Route{
+		Name: name, Match: m, TypedPerFilterConfig: b.unauthorized(),
+		Action: &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{Status: uint32(r.Status), BodyFormat: r.Body()}},
+	}
+}
+
+// unauthorized keeps a route from the authorization servers.
+func (b *Builder) unauthorized() map[string]*anypb.Any {
+	return map[string]*anypb.Any{AuthzFilter: b.unchecked}
+}
+
+// guards are the first routes of every virtual host.
+func (b *Builder) guards() []*routev3.Route {
+	authority := field.Header(":authority", field.Pattern(honestAuthority))
+	authority.InvertMatch = true
+	refused := refusal.Refusal{Status: 400, Reason: "bad_request", Message: "The host or the path of the request is malformed"}
+	return []*routev3.Route{
+		b.refuse(refused, "#400-authority", &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}, Headers: []*routev3.HeaderMatcher{authority}}),
+		b.refuse(refused, "#400-path", &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_SafeRegex{SafeRegex: field.Regex(hostilePath)}}),
+	}
+}
+
+// virtualHosts groups the hosts of a listener by the routes they have. Envoy
+// never falls through from one virtual host to the next, so each holds the
+// routes of less exact hosts behind its own.
+func (b *Builder) virtualHosts(l *config.Listener) []*routev3.VirtualHost {
+	byHost := map[string][]entry{"*": nil}
+	for i := range b.gw.Routes {
+		r := &b.gw.Routes[i]
+		if len(r.Listeners) > 0 && !slices.Contains(r.Listeners, l.Name) {
+			continue
+		}
+		entries := b.entries(i, l.TLS != nil)
+		hosts := r.Match.Hosts
+		if len(hosts) == 0 {
+			hosts = []string{"*"}
+		}
+		for _, host := range hosts {
+			byHost[host] = append(byHost[host], entries...)
+		}
+	}
+	groups := map[string]*routev3.VirtualHost{}
+	var out []*routev3.VirtualHost
+	for _, host := range slices.Sorted(maps.Keys(byHost)) {
+		entries := reachable(byHost, host)
+		key := fingerprint(entries)
+		if vh := groups[key]; vh != nil && host != "*" && vh.GetName() != "*" {
+			vh.Domains = append(vh.GetDomains(), host)
+			continue
+		}
+		vh := &routev3.VirtualHost{Name: host, Domains: []string{host}, Routes: b.guards()}
+		for _, e := range b.withAllow(entries) {
+			vh.Routes = append(vh.Routes, e.route)
+		}
+		groups[key] = vh
+		out = append(out, vh)
+	}
+	return out
+}
+
+// reachable lists, in order, what a request to host may match.
+func reachable(byHost map[string][]entry, host string) []entry {
+	var out []entry
+	seen := map[*routev3.Route]bool{}
+	for place, pattern := range patterns(host) {
+		for _, e := range byHost[pattern] {
+			if seen[e.route] {
+				continue // a route that names both a.x and *.x
+			}
+			seen[e.route] = true
+			e.rank.host = place
+			out = append(out, e)
+		}
+	}
+	slices.SortFunc(out, func(a, b entry) int { return a.rank.compare(&b.rank) })
+	return out
+}
+
+// patterns are the hosts of routes that take a request to host: itself, then
+// wildcards from the longest, then "*".
+func patterns(host string) []string {
+	if host == "*" {
+		return []string{"*"}
+	}
+	out := []string{host}
+	rest := strings.TrimPrefix(host, "*.")
+	if rest == host {
+		_, rest, _ = strings.Cut(host, ".")
+	} else {
+		_, rest, _ = strings.Cut(rest, ".")
+	}
+	for rest != "" {
+		out = append(out, "*."+rest)
+		_, rest, _ = strings.Cut(rest, ".")
+	}
+	return append(out, "*")
+}
+
+// fingerprint is equal for equal lists of routes.
+func fingerprint(entries []entry) string {
+	var b strings.Builder
+	for i := range entries {
+		b.WriteString(entries[i].route.GetName())
+		b.WriteByte(0)
+		b.WriteByte(byte(min(entries[i].rank.host, 255)))
+	}
+	return b.String()
+}
+
+// pathKey tells paths apart, whatever else a route asks for.
+type pathKey struct {
+	kind int
+	path string
+}
+
+// allowed gathers the routes of one path.
+type allowed struct {
+	first   entry
+	methods []string
+	all     bool // some route takes every method
+	plain   bool // some route asks for nothing but the path and its methods
+}
+
+// withAllow adds, behind the routes of each path, a 405 for methods that none
+// of them takes.
+func (b *Builder) withAllow(entries []entry) []entry {
+	paths := map[pathKey]*allowed{}
+	var order []pathKey
+	for _, e := range entries {
+		if e.rank.seq < 0 {
+			continue
+		}
+		k := pathKey{e.rank.kind, e.rank.path}
+		a := paths[k]
+		if a == nil {
+			a = &allowed{first: e}
+			paths[k] = a
+			order = append(order, k)
+		}
+		// Raised routes of a path must not lift its 405 over other paths.
+		a.first.rank.priority = min(a.first.rank.priority, e.rank.priority, 0)
+		a.first.rank.host = min(a.first.rank.host, e.rank.host)
+		a.methods = append(a.methods, e.from.Match.Methods...)
+		a.all = a.all || len(e.from.Match.Methods) == 0
+		a.plain = a.plain || e.rank.conditions == 0
+	}
+	out := entries
+	for _, k := range order {
+		if a := paths[k]; !a.all && a.plain {
+			out = append(out, b.refuseMethod(a))
+		}
+	}
+	if len(out) > len(entries) {
+		slices.SortFunc(out, func(a, b entry) int { return a.rank.compare(&b.rank) })
+	}
+	return out
+}
+
+func (b *Builder) refuseMethod(a *allowed) entry {
+	methods := WithHead(a.methods)
+	slices.SortFunc(methods, compareMethods)
+	methods = slices.Compact(methods)
+	m := withMethods(matchPath(&a.first.from.Match), methods)
+	m.GetHeaders()[0].InvertMatch = true
+	e := entry{rank: a.first.rank, from: a.first.from}
+	e.rank.conditions, e.rank.order, e.rank.seq = -1, 0, 0
+	e.route = b.refuse(refusal.Refusal{Status: 405, Reason: "method_not_allowed", Message: "Method not allowed"}, a.first.from.Name+suffixAllow, m)
+	e.route.ResponseHeadersToAdd = append(e.route.GetResponseHeadersToAdd(), field.SetHeader("allow", strings.Join(methods, ", ")))
+	return e
+}

@@ -1,0 +1,99 @@
+package upstream
+
+import (
+	"net/netip"
+	"strings"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+
+	"tollgate/xds/compile/field"
+	"tollgate/xds/config"
+)
+
+// systemRoots is where Debian and Envoy's own images keep the authorities.
+// Without a file Envoy would verify nothing.
+const systemRoots = "/etc/ssl/certs/ca-certificates.crt"
+
+// SecretName names the client certificate of an upstream.
+func SecretName(name string) string { return "upstream/" + name }
+
+func transportSocket(u *config.Upstream) *corev3.TransportSocket {
+	roots := &corev3.DataSource{Specifier: &corev3.DataSource_Filename{Filename: systemRoots}}
+	if u.TLS.CA != nil {
+		roots = field.Inline(u.TLS.CA.Text)
+	}
+	names := serverNames(u)
+	common := &tlsv3.CommonTlsContext{
+		ValidationContextType: &tlsv3.CommonTlsContext_ValidationContext{ValidationContext: &tlsv3.CertificateValidationContext{
+			TrustedCa: roots, MatchTypedSubjectAltNames: sanMatchers(names),
+		}},
+		AlpnProtocols: []string{"http/1.1"},
+	}
+	if u.Protocol != config.HTTP1 {
+		common.AlpnProtocols = []string{"h2"}
+	}
+	if u.TLS.Cert != nil {
+		common.TlsCertificateSdsSecretConfigs = []*tlsv3.SdsSecretConfig{{Name: SecretName(u.Name), SdsConfig: field.ADS(0)}}
+	}
+	return &corev3.TransportSocket{
+		Name:       "envoy.transport_sockets.tls",
+		ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: field.Any(&tlsv3.UpstreamTlsContext{CommonTlsContext: common, Sni: sni(u, names)})},
+	}
+}
+
+// serverNames are the names of which the certificate must carry one: the
+// written one, else the endpoints' own. Instances of a registry come and go,
+// so their certificate carries the name of their service.
+func serverNames(u *config.Upstream) []string {
+	switch {
+	case u.TLS.SAN != "":
+		return []string{u.TLS.SAN}
+	case u.DNS != "":
+		host, _ := SplitHostPort(u.DNS)
+		return []string{host}
+	case u.Registry != "":
+		return []string{u.Registry}
+	}
+	var names []string
+	for _, e := range u.Endpoints {
+		names = append(names, e.Address.Addr().String())
+	}
+	return names
+}
+
+func sanMatchers(names []string) []*tlsv3.SubjectAltNameMatcher {
+	out := make([]*tlsv3.SubjectAltNameMatcher, 0, len(names))
+	for _, name := range names {
+		kind := tlsv3.SubjectAltNameMatcher_DNS
+		if strings.Contains(name, "://") {
+			kind = tlsv3.SubjectAltNameMatcher_URI
+		} else if isIP(name) {
+			kind = tlsv3.SubjectAltNameMatcher_IP_ADDRESS
+		}
+		out = append(out, &tlsv3.SubjectAltNameMatcher{SanType: kind, Matcher: field.Exact(name)})
+	}
+	return out
+}
+
+// sni sends the written name, else the first that is a host name: addresses
+// and URIs are not allowed there.
+func sni(u *config.Upstream, names []string) string {
+	if u.TLS.SNI != "" {
+		return u.TLS.SNI
+	}
+	if u.DNS != "" {
+		names = append([]string{strings.Split(u.DNS, ":")[0]}, names...)
+	}
+	for _, name := range names {
+		if !isIP(name) && !strings.Contains(name, "://") {
+			return name
+		}
+	}
+	return ""
+}
+
+func isIP(name string) bool {
+	_, err := netip.ParseAddr(name)
+	return err == nil
+}
