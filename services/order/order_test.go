@@ -206,8 +206,8 @@ func TestIdempotencyKey(t *testing.T) {
 	}
 }
 
-// One user instance down: no order fails. Both down: a clear 503, then, with
-// the breaker open, without trying. Back: orders again.
+// One user instance down: no order fails. Both down: a clear 503 for each
+// order, before and after the breaker opens, and reading goes on.
 func TestUserServiceDown(t *testing.T) {
 	s := newShop(t)
 	one, two := s.user(t, "u1"), s.user(t, "u2")

@@ -118,11 +118,11 @@ func (s *Server) intercept(ctx context.Context, req any, info *grpc.UnaryServerI
 	if _, open := info.Server.(healthpb.HealthServer); open {
 		return handler(ctx, req)
 	}
-	ctx, err = s.authenticate(ctx)
+	known, err := s.authenticate(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return handler(ctx, req)
+	return handler(known, req)
 }
 
 func (s *Server) authenticate(ctx context.Context) (context.Context, error) {

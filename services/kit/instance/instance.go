@@ -38,12 +38,12 @@ type Config struct {
 	Instance      string       // unique within the service
 	HTTP, GRPC    net.Listener // bound
 	Zone          string
-	Advertise     string   // host to register when the listeners are on all interfaces
-	Audiences     []string // of tokens that are meant for us
-	JWKS          string   // file or URL
-	Registry      []string // admin addresses of the control planes
-	RegistryToken string   // file
-	Log           *slog.Logger
+	Advertise     string                // host to register when the listeners are on all interfaces
+	Audiences     []string              // of tokens that are meant for us
+	JWKS          string                // file or URL
+	Registry      []string              // admin addresses of the control planes
+	RegistryToken string                // file
+	Log           *slog.Logger          // carries component and node
 	Metrics       prometheus.Registerer // nil: none are shared; one that can gather is served at /metrics
 	Register      func(grpc.ServiceRegistrar)
 }
@@ -69,7 +69,6 @@ func New(cfg Config) (*Instance, error) {
 	if cfg.Instance == "" || cfg.HTTP == nil || cfg.GRPC == nil || cfg.Log == nil {
 		return nil, fmt.Errorf("service %s: Instance, HTTP, GRPC and Log are required", cfg.Service)
 	}
-	cfg.Log = cfg.Log.With("component", cfg.Service, "node", cfg.Instance)
 	if cfg.Metrics == nil {
 		cfg.Metrics = prometheus.NewRegistry()
 	}
