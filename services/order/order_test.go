@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
@@ -123,6 +124,7 @@ func ada(t *testing.T, users instance, token string) string {
 }
 
 func TestOrders(t *testing.T) {
+	t.Parallel()
 	s := newShop(t)
 	users := s.user(t, "u1")
 	orders := s.order(t, "o1", users.calls)
@@ -171,6 +173,7 @@ func TestOrders(t *testing.T) {
 
 // A creation that is repeated, at either instance and at once, is stored once.
 func TestIdempotencyKey(t *testing.T) {
+	t.Parallel()
 	s := newShop(t)
 	users := s.user(t, "u1")
 	instances := []instance{s.order(t, "o1", users.calls), s.order(t, "o2", users.calls)}
@@ -209,6 +212,7 @@ func TestIdempotencyKey(t *testing.T) {
 // One user instance down: no order fails. Both down: a clear 503 for each
 // order, before and after the breaker opens, and reading goes on.
 func TestUserServiceDown(t *testing.T) {
+	t.Parallel()
 	s := newShop(t)
 	one, two := s.user(t, "u1"), s.user(t, "u2")
 	orders := s.order(t, "o1", one.calls, two.calls)
@@ -238,7 +242,25 @@ func TestUserServiceDown(t *testing.T) {
 	}
 }
 
+// A user service that takes calls and never answers costs an order a second,
+// not its whole budget.
+func TestUserServiceHangs(t *testing.T) {
+	t.Parallel()
+	s := newShop(t)
+	hung := testkit.Listen(t) // accepts, in the kernel, and says nothing
+	orders := s.order(t, "o1", hung.Addr().String())
+	begin := time.Now()
+	got := call(t, "POST", orders.web+"/api/orders", s.signer.Token(t, "acme"), `{"user_id":"x","item":"a","amount_cents":1}`)
+	if got.status != 504 && got.status != 503 {
+		t.Errorf("%d %s", got.status, got.body)
+	}
+	if d := time.Since(begin); d > 1500*time.Millisecond {
+		t.Errorf("took %v", d)
+	}
+}
+
 func TestGRPC(t *testing.T) {
+	t.Parallel()
 	s := newShop(t)
 	users := s.user(t, "u1")
 	orders := s.order(t, "o1", users.calls)

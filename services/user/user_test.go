@@ -99,6 +99,7 @@ func as(ctx context.Context, token string) context.Context {
 }
 
 func TestUsers(t *testing.T) {
+	t.Parallel()
 	signer := testkit.NewSigner(t, "k1")
 	s := start(t, t.TempDir(), "u1", signer)
 	acme, other := signer.Token(t, "acme"), signer.Token(t, "other")
@@ -140,6 +141,7 @@ func TestUsers(t *testing.T) {
 }
 
 func TestGRPC(t *testing.T) {
+	t.Parallel()
 	signer := testkit.NewSigner(t, "k1")
 	s := start(t, t.TempDir(), "u1", signer)
 	conn := dial(t, s.calls)
@@ -185,6 +187,7 @@ func TestGRPC(t *testing.T) {
 // Two instances share one file: written at either, read at both, each row once
 // over all pages.
 func TestTwoInstances(t *testing.T) {
+	t.Parallel()
 	signer, dir := testkit.NewSigner(t, "k1"), t.TempDir()
 	instances := make([]instance, 2)
 	for i := range instances {
@@ -230,6 +233,7 @@ func TestTwoInstances(t *testing.T) {
 }
 
 func TestWhoAmI(t *testing.T) {
+	t.Parallel()
 	signer := testkit.NewSigner(t, "k1")
 	s := start(t, t.TempDir(), "u1", signer)
 	got := call(t, "GET", s.web+"/api/users/_whoami", signer.Token(t, "acme"), "")
@@ -254,6 +258,7 @@ func TestWhoAmI(t *testing.T) {
 }
 
 func TestMetrics(t *testing.T) {
+	t.Parallel()
 	signer := testkit.NewSigner(t, "k1")
 	s := start(t, t.TempDir(), "u1", signer)
 	call(t, "GET", s.web+"/api/users/7", signer.Token(t, "acme"), "")
@@ -264,11 +269,14 @@ func TestMetrics(t *testing.T) {
 }
 
 func TestRegisters(t *testing.T) {
+	t.Parallel()
 	signer, registry := testkit.NewSigner(t, "k1"), testkit.NewRegistry(t)
 	begin := time.Now()
 	s := start(t, t.TempDir(), "u1", signer, registry.URL)
 	testkit.Until(t, "both doors registered", func() bool { return len(registry.Up("user")) == 1 && len(registry.Up("user-grpc")) == 1 })
-	if d := time.Since(begin); d > time.Second {
+	d := time.Since(begin)
+	t.Logf("registered %v after the start", d)
+	if d > time.Second {
 		t.Errorf("registered after %v", d)
 	}
 	if "http://"+registry.Up("user")[0] != s.web || registry.Up("user-grpc")[0] != s.calls {

@@ -2,6 +2,7 @@ package grpcx
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"time"
@@ -103,6 +104,9 @@ func Transient(err error) bool {
 // caller's request is passed on; its troubles become ours.
 func FromPeer(peer string, err error) error {
 	st := status.Convert(err)
+	if errors.Is(err, context.DeadlineExceeded) { // ours, between two tries
+		st = status.New(codes.DeadlineExceeded, err.Error())
+	}
 	switch st.Code() {
 	case codes.NotFound:
 		return fault.NotFound(st.Message())

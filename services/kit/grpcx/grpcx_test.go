@@ -231,6 +231,9 @@ func TestFromPeer(t *testing.T) {
 			t.Errorf("%v: %+v, want %d", tt.code, f, tt.want)
 		}
 	}
+	if f := fault.Of(grpcx.FromPeer("user", context.DeadlineExceeded)); f.Status != 504 {
+		t.Errorf("our own deadline: %+v", f)
+	}
 	if grpcx.Transient(status.Error(codes.NotFound, "")) || !grpcx.Transient(status.Error(codes.Unavailable, "")) {
 		t.Error("Transient")
 	}

@@ -60,7 +60,7 @@ func TestLife(t *testing.T) {
 		if got := calls(events); !slices.Equal(got, want) {
 			t.Fatalf("calls %q, want %q", got, want)
 		}
-		if gap := events[2].At.Sub(events[1].At); gap < 900*time.Millisecond || gap > 2*time.Second {
+		if gap := events[2].At.Sub(events[1].At); gap < 900*time.Millisecond || gap > 3*time.Second {
 			t.Errorf("%v between draining and leaving", gap)
 		}
 		if events[0].Bearer != "Bearer s3cret" || events[0].Address != "127.0.0.1:1" {
