@@ -168,6 +168,15 @@ func TestEnvoy(t *testing.T) {
 			t.Errorf("%s: %d, want %d", path, got.status, want)
 		}
 	}
+	redis.Freeze(t)
+	if got := get(t, edge+"/limited?q=frozen"); got.status != 200 || got.header.Get("x-ratelimit-remaining") != "1" {
+		t.Errorf("local with Redis frozen: %+v", got)
+	}
+	if got := get(t, edge+"/closed"); got.status != 503 {
+		t.Errorf("closed with Redis frozen: %d", got.status)
+	}
+	redis.Thaw(t)
+	await(t, "Redis goes on and is not used", func() bool { return get(t, edge+"/closed").status == 200 })
 	redis.Kill()
 	for range 3 {
 		if got := get(t, edge+"/closed"); got.status != 503 {

@@ -61,7 +61,7 @@ func runServer(role string) {
 			fmt.Fprintln(os.Stderr, err)
 			return
 		}
-		counters = store.NewFailover(store.FailoverConfig{Primary: redis, Local: store.NewMemory(0), Log: discard()})
+		counters = store.NewFailover(store.FailoverConfig{Primary: redis, Local: store.NewMemory(0), Timeout: time.Second, Log: discard()})
 	}
 	s, _ := service(t, counters, benchRules()...)
 	var impl rlsv3.RateLimitServiceServer = s

@@ -23,13 +23,14 @@ type Store interface {
 type FailoverConfig struct {
 	Primary  Store
 	Local    *Memory       // counts while the primary is down
-	Timeout  time.Duration // what the primary may take; 0 means DefaultTimeout
+	Timeout  time.Duration // the most the primary may take; 0 means DefaultTimeout
 	Log      *slog.Logger
 	Degraded func(bool) // told when the primary is lost and when it is back; may be nil
 }
 
 // Failover asks the primary and, when it fails, does what each limit says. A
-// dead primary costs one request its deadline now and then, not every one.
+// dead primary costs one request its deadline now and then, not every one. A
+// request that the primary answered too late may count there and in memory.
 type Failover struct {
 	cfg     FailoverConfig
 	circuit circuit
@@ -63,7 +64,7 @@ func (f *Failover) Take(ctx context.Context, now time.Time, cells []engine.Cell)
 			f.tell(false)
 		}
 		return readings, nil
-	case ctx.Err() != nil, budget < f.cfg.Timeout/4 && errors.Is(err, context.DeadlineExceeded):
+	case ctx.Err() != nil, budget < conclusive && errors.Is(err, context.DeadlineExceeded):
 		// The caller went away or was in too much of a hurry: that says
 		// nothing about the primary.
 		f.circuit.inconclusive(probe)
@@ -83,10 +84,12 @@ func (f *Failover) tell(degraded bool) {
 	}
 }
 
-// budget leaves a quarter of the caller's time for falling back.
+// budget leaves the caller time to hear of the fallback: Envoy tells us 50 ms
+// and gives up each of two tries after 25. A caller in no hurry, or one that
+// has no deadline, is better served by the shared count.
 func (f *Failover) budget(ctx context.Context) time.Duration {
 	if deadline, ok := ctx.Deadline(); ok {
-		return min(f.cfg.Timeout, time.Until(deadline)*3/4)
+		return min(f.cfg.Timeout, time.Until(deadline)*3/8)
 	}
 	return f.cfg.Timeout
 }
@@ -128,8 +131,9 @@ type circuit struct {
 }
 
 const (
-	firstWait = 100 * time.Millisecond
-	mostWait  = time.Second
+	firstWait  = 100 * time.Millisecond
+	mostWait   = time.Second
+	conclusive = 5 * time.Millisecond // a primary that takes longer is down
 )
 
 // try reports whether a request may go to the primary, and whether it is the

@@ -30,9 +30,11 @@ func (p primary) Take(ctx context.Context, _ time.Time, cells []engine.Cell) ([]
 	return readings, nil
 }
 
+const timeout = 20 * time.Millisecond
+
 func failover(p store.Store, told func(bool)) *store.Failover {
 	return store.NewFailover(store.FailoverConfig{
-		Primary: p, Local: store.NewMemory(0), Log: slog.New(slog.DiscardHandler), Degraded: told,
+		Primary: p, Local: store.NewMemory(0), Timeout: timeout, Log: slog.New(slog.DiscardHandler), Degraded: told,
 	})
 }
 
@@ -103,7 +105,7 @@ func TestCircuit(t *testing.T) {
 			if _, err := f.Take(context.Background(), before, []engine.Cell{cell}); err != nil {
 				t.Fatal(err)
 			}
-			if took := time.Since(before); took > store.DefaultTimeout {
+			if took := time.Since(before); took > timeout {
 				t.Fatalf("a request took %s", took)
 			} else if took > 0 {
 				slow++
@@ -148,14 +150,28 @@ func TestOneProbe(t *testing.T) {
 	})
 }
 
-// TestHurriedCaller: a caller that goes away, or leaves no time, is no
-// evidence against the store.
+// TestHurriedCaller: Envoy is answered in time; a caller that goes away, or
+// leaves no time, is no evidence against the store.
 func TestHurriedCaller(t *testing.T) {
+	hangs := primary(func(ctx context.Context) error {
+		<-ctx.Done()
+		return ctx.Err()
+	})
 	synctest.Test(t, func(t *testing.T) {
-		f := failover(primary(func(ctx context.Context) error {
-			<-ctx.Done()
-			return ctx.Err()
-		}), nil)
+		f := failover(hangs, nil)
+		cells := []engine.Cell{{Key: "k", Rate: fixed(t, 1e9, time.Hour), Cost: 1}}
+		envoy, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+		defer cancel()
+		begin := time.Now()
+		if _, err := f.Take(envoy, begin, cells); err != nil || time.Since(begin) > 20*time.Millisecond {
+			t.Errorf("answer for Envoy after %s, %v: it gives a try up after 25 ms", time.Since(begin), err)
+		}
+		if !f.Degraded() {
+			t.Error("a store that hangs for Envoy's whole try was not blamed")
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		f := failover(hangs, nil)
 		cells := []engine.Cell{{Key: "k", Rate: fixed(t, 1e9, time.Hour), Cost: 1}}
 		gone, cancel := context.WithCancel(context.Background())
 		time.AfterFunc(time.Millisecond, cancel)

@@ -36,9 +36,12 @@ type RedisConfig struct {
 	Log *slog.Logger
 }
 
-// DefaultTimeout is what one decision may wait for Redis: less than Envoy's
-// wait for one try, so that there is time left to fall back.
-const DefaultTimeout = 20 * time.Millisecond
+// DefaultTimeout is the most that one decision waits for Redis. A caller's
+// deadline makes it shorter: see Failover.
+const DefaultTimeout = 200 * time.Millisecond
+
+// dialTimeout outlives a request: a TLS handshake may take longer than it.
+const dialTimeout = time.Second
 
 // Redis counts in a Redis server that all limiters share. A request is one
 // script, tried once: a second try could count it twice.
@@ -64,7 +67,7 @@ func NewRedis(cfg RedisConfig) (*Redis, error) {
 	}
 	options.MaxRetries = -1
 	options.DialerRetries = 1
-	options.DialTimeout = 10 * cfg.OpTimeout // a TLS handshake outlives a request
+	options.DialTimeout = dialTimeout
 	options.ReadTimeout = cfg.OpTimeout
 	options.WriteTimeout = cfg.OpTimeout
 	options.PoolTimeout = cfg.OpTimeout
@@ -89,14 +92,14 @@ func (r *Redis) Close() error { return r.client.Close() }
 // Take decides one request by Redis's clock; now is not used.
 func (r *Redis) Take(ctx context.Context, _ time.Time, cells []engine.Cell) ([]engine.Reading, error) {
 	keys := make([]string, len(cells))
-	args := make([]any, 1, 1+5*len(cells))
+	args := make([]any, 1, 1+len(cells))
 	args[0] = ""
 	if r.clock != nil {
 		args[0] = r.clock().UnixMicro()
 	}
 	for i := range cells {
 		keys[i] = KeyPrefix + cells[i].Key
-		args = appendCell(args, &cells[i])
+		args = append(args, words(&cells[i]))
 	}
 	answer, err := r.script.Run(ctx, r.client, keys, args...).Int64Slice()
 	if err != nil {
@@ -108,18 +111,22 @@ func (r *Redis) Take(ctx context.Context, _ time.Time, cells []engine.Cell) ([]e
 	return readAnswer(cells, answer), nil
 }
 
-func appendCell(args []any, c *engine.Cell) []any {
+// words is a cell as the script reads it.
+func words(c *engine.Cell) string {
+	algorithm, x, y := byte('f'), c.Rate.Limit, uint64(c.Rate.Window.Microseconds())
+	if c.Rate.Algorithm == engine.GCRA {
+		algorithm, x, y = 'g', uint64(c.Rate.Interval), uint64(c.Rate.Tolerance)
+	}
+	w := append(make([]byte, 0, 48), algorithm, ' ')
 	// A cost that no limit can hold needs no exact number, but a float64 must
 	// hold it.
-	cost := strconv.FormatUint(min(c.Cost, engine.MaxLimit+1), 10)
-	shadow := "0"
+	w = append(strconv.AppendUint(w, min(c.Cost, engine.MaxLimit+1), 10), ' ')
+	w = append(strconv.AppendUint(w, x, 10), ' ')
+	w = append(strconv.AppendUint(w, y, 10), ' ')
 	if c.Shadow {
-		shadow = "1"
+		return string(append(w, '1'))
 	}
-	if c.Rate.Algorithm == engine.GCRA {
-		return append(args, "g", cost, c.Rate.Interval.Nanoseconds(), c.Rate.Tolerance.Nanoseconds(), shadow)
-	}
-	return append(args, "f", cost, c.Rate.Limit, c.Rate.Window.Microseconds(), shadow)
+	return string(append(w, '0'))
 }
 
 func readAnswer(cells []engine.Cell, answer []int64) []engine.Reading {

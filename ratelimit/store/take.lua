@@ -2,8 +2,9 @@
 -- KEYS     one counter each
 -- ARGV[1]  now in microseconds since the epoch; "" asks Redis, so that all
 --          limiters share one clock
--- then, for each key, five words:
---   "f" cost limit window(us) shadow     or     "g" cost interval(ns) tolerance(ns) shadow
+-- then, for each key, one argument of five words, because every argument costs
+-- more than its parsing:
+--   "f cost limit window(us) shadow"   or   "g cost interval(ns) tolerance(ns) shadow"
 -- A counter is "a:b": start of the window (us) and hits, or (GCRA) the time of
 -- writing (us) and what was owed then (ns). All numbers stay below 2^53.
 -- Returns now, then for each key: allowed (0 or 1), a, b.
@@ -19,8 +20,8 @@ local held = redis.call('MGET', unpack(KEYS))
 local cells = {}
 local admitted = true
 for i = 1, #KEYS do
-  local at = i * 5 - 3
-  local c = {kind = ARGV[at], cost = tonumber(ARGV[at + 1]), x = tonumber(ARGV[at + 2]), y = tonumber(ARGV[at + 3])}
+  local kind, cost, x, y, shadow = string.match(ARGV[i + 1], '^(%a) (%d+) (%d+) (%d+) (%d)$')
+  local c = {kind = kind, cost = tonumber(cost), x = tonumber(x), y = tonumber(y)}
   local a, b = string.match(held[i] or '', '^(%d+):(%d+)$')
   a, b = tonumber(a) or 0, tonumber(b) or 0
   local asked = math.max(c.cost, 1)
@@ -36,7 +37,7 @@ for i = 1, #KEYS do
     c.a, c.b = a, b
     c.fits = b + asked <= c.x
   end
-  if not c.fits and ARGV[at + 4] == '0' then
+  if not c.fits and shadow == '0' then
     admitted = false
   end
   cells[i] = c
