@@ -127,7 +127,7 @@ func (b *builder) accessLog() []*accesslogv3.AccessLog {
 	authz := func(key string) string { return fmt.Sprintf("%%DYNAMIC_METADATA(%s:%s)%%", routing.AuthzFilter, key) }
 	limit := func(key string) string { return "%DYNAMIC_METADATA(envoy.filters.http.ratelimit:" + key + ")%" }
 	format := &corev3.SubstitutionFormatString{Format: &corev3.SubstitutionFormatString_JsonFormat{JsonFormat: field.Struct(map[string]any{
-		"time": "%START_TIME%", "method": "%REQ(:METHOD)%", "path": "%REQ_WITHOUT_QUERY(X-ENVOY-ORIGINAL-PATH?:PATH)%",
+		"time": "%START_TIME%", "method": "%REQ(:METHOD)%", "path": "%PATH(NQ:ORIG_OR_PATH)%",
 		"status": "%RESPONSE_CODE%", "flags": "%RESPONSE_FLAGS%", "details": "%RESPONSE_CODE_DETAILS%", "route": "%ROUTE_NAME%",
 		"policy": authz("policy"), "rule": authz("rule"), "tenant": authz("tenant"), "decision": limit("decision"), "limit": limit("limit"),
 		"upstream": "%UPSTREAM_HOST%", "upstream_cluster": "%UPSTREAM_CLUSTER%", "duration_ms": "%DURATION%",

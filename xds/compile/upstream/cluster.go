@@ -69,7 +69,6 @@ func discovery(c *clusterv3.Cluster, u *config.Upstream) {
 	c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STRICT_DNS}
 	c.LoadAssignment = named(u.Name, u.DNS)
 	c.DnsLookupFamily = clusterv3.Cluster_V4_PREFERRED
-	c.RespectDnsTtl = true
 }
 
 // named is an assignment of hosts written as host:port, names or addresses.
