@@ -6,7 +6,7 @@ import (
 	"strings"
 
 	"cel.dev/cel-go/cel"
-	"cel.dev/cel-go/checker"
+	"cel.dev/cel-go/common/cost"
 	"cel.dev/cel-go/common/types"
 	"cel.dev/cel-go/common/types/ref"
 )
@@ -94,7 +94,7 @@ func (g grantsValue) Value() any { return g.Grants }
 // 100 headers, tokens are at most 8 KiB.
 type sizes struct{}
 
-func (sizes) EstimateSize(element checker.AstNode) *checker.SizeEstimate {
+func (sizes) EstimateSize(element cost.AstNode) *cost.SizeEstimate {
 	path := strings.Join(element.Path(), ".")
 	largest := uint64(256)
 	switch {
@@ -105,9 +105,9 @@ func (sizes) EstimateSize(element checker.AstNode) *checker.SizeEstimate {
 	case path == "auth.permissions", path == "auth.scopes":
 		largest = 128
 	}
-	return &checker.SizeEstimate{Min: 0, Max: largest}
+	return &cost.SizeEstimate{Min: 0, Max: largest}
 }
 
-func (sizes) EstimateCallCost(string, string, *checker.AstNode, []checker.AstNode) *checker.CallEstimate {
+func (sizes) EstimateCallCost(string, string, *cost.AstNode, []cost.AstNode) *cost.CallEstimate {
 	return nil
 }

@@ -142,7 +142,7 @@ func (e *Env) Compile(expr string) (*Program, error) {
 	}
 	checked, issues := e.cel.Compile(expr)
 	if issues.Err() != nil {
-		return nil, firstFault(expr, issues)
+		return nil, firstFault(issues)
 	}
 	if t := checked.OutputType(); !t.IsExactType(cel.BoolType) {
 		return nil, &Error{1, 1, fmt.Sprintf("the expression is of type %s, must be bool: compare it with something", cel.FormatCELType(t))}
@@ -178,7 +178,7 @@ func (p *Program) Eval(in *Input) (bool, error) {
 	return bool(held), nil
 }
 
-func firstFault(expr string, issues *cel.Issues) *Error {
+func firstFault(issues *cel.Issues) *Error {
 	errs := issues.Errors()
 	if len(errs) == 0 {
 		return &Error{1, 1, issues.Err().Error()}

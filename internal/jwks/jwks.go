@@ -134,7 +134,7 @@ func Parse(data []byte) (Set, error) {
 	return set, nil
 }
 
-var errUnusable = errors.New("unusable key") //nolint:gochecknoglobals // a sentinel
+var errUnusable = errors.New("unusable key")
 
 func parseKey(raw json.RawMessage) (Key, error) {
 	var k rawKey

@@ -1,0 +1,250 @@
+// Package check is the door that Envoy knocks at: it turns a CheckRequest into
+// a policy.Request and the decision into a CheckResponse. Invariant: a request
+// passes only by a decision that admits; whatever is missing, unknown or broken
+// here is a 503, never a pass and never blamed on the caller.
+package check
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+
+	"tollgate/extauthz/credential"
+	"tollgate/extauthz/policy"
+	"tollgate/internal/envelope"
+	"tollgate/internal/identity"
+)
+
+const (
+	// PolicyKey is the context extension that binds a route to its policy.
+	PolicyKey = "policy"
+
+	none        = "(none)"
+	maxAnswers  = 50_000
+	tokenReuse  = identity.Lifetime / 2
+	notReady    = "The gateway is not ready to decide, try again"
+	ambiguous   = "The request is ambiguous: "
+	jsonContent = "application/json"
+)
+
+// Snapshot is everything a decision depends on, immutable; Server.Use swaps it
+// whole, so that no request is decided by a mixture.
+type Snapshot struct {
+	Policies    map[string]*policy.Policy
+	Tenants     policy.Tenants
+	Credentials *credential.Verifier
+	KeyHeader   string // lower case; "" when there are no keys
+}
+
+// Recorder counts decisions.
+type Recorder interface {
+	Decided(d *policy.Decision, policy string, took time.Duration)
+}
+
+// Server answers Envoy's checks.
+type Server struct {
+	authv3.UnimplementedAuthorizationServer
+
+	signer   *identity.Signer
+	log      *slog.Logger
+	record   Recorder
+	snapshot atomic.Pointer[Snapshot]
+	answers  *credential.Cache[answerKey, *readyAnswer]
+}
+
+// answerKey names a response that can be given again: everything in it follows
+// from these, pointers being to immutable values of one snapshot.
+type answerKey struct {
+	snapshot *Snapshot
+	policy   *policy.Policy
+	caller   *policy.Caller
+	rule     string
+}
+
+type readyAnswer struct {
+	response *authv3.CheckResponse
+	until    time.Time
+}
+
+// New returns a server that answers 503 until Use.
+func New(signer *identity.Signer, log *slog.Logger, record Recorder) *Server {
+	return &Server{signer: signer, log: log, record: record, answers: credential.NewCache[answerKey, *readyAnswer](maxAnswers)}
+}
+
+// Use decides by s from now on.
+func (s *Server) Use(next *Snapshot) { s.snapshot.Store(next) }
+
+// Check decides one request.
+func (s *Server) Check(_ context.Context, r *authv3.CheckRequest) (*authv3.CheckResponse, error) {
+	return s.At(r, time.Now()), nil
+}
+
+// At decides at a given time.
+func (s *Server) At(r *authv3.CheckRequest, now time.Time) (out *authv3.CheckResponse) {
+	c := call{server: s, now: now, snapshot: s.snapshot.Load(), name: r.GetAttributes().GetContextExtensions()[PolicyKey]}
+	defer func() {
+		if cause := recover(); cause != nil {
+			// Only its type: the cause itself may quote the request.
+			s.log.Error("check panicked", "component", "extauthz", "resource", c.name, "err", fmt.Sprintf("%T", cause), "stack", string(debug.Stack()))
+			body := envelope.JSON(http.StatusServiceUnavailable, string(policy.PolicyNotReady), notReady, c.seen.requestID, now)
+			out = respond(&answer{body: string(body), set: []header{{"content-type", jsonContent}}})
+		}
+	}()
+	return c.decide(r)
+}
+
+// call is one check under way.
+type call struct {
+	server   *Server
+	now      time.Time
+	snapshot *Snapshot
+	name     string // of the policy, as sent
+	policy   *policy.Policy
+	seen     seen
+}
+
+func (c *call) decide(r *authv3.CheckRequest) *authv3.CheckResponse {
+	keyHeader := ""
+	if c.snapshot != nil {
+		keyHeader = c.snapshot.KeyHeader
+		c.policy = c.snapshot.Policies[c.name]
+	}
+	h := r.GetAttributes().GetRequest().GetHttp()
+	c.seen = scan(h, keyHeader)
+	if c.policy == nil || h == nil {
+		return c.refuse(&policy.Decision{Reason: policy.PolicyNotReady}, notReady)
+	}
+	request, fault := read(r, &c.seen, c.now)
+	if fault != "" {
+		return c.refuse(&policy.Decision{Reason: policy.BadRequest}, ambiguous+fault)
+	}
+	d := c.policy.Decide(&request, c.snapshot.Tenants, c.snapshot.Credentials)
+	if !d.Allow {
+		return c.refuse(&d, message(d.Reason))
+	}
+	out := c.admit(&d)
+	if out == nil {
+		return c.refuse(&policy.Decision{Reason: policy.PolicyNotReady}, notReady)
+	}
+	c.server.record.Decided(&d, c.name, time.Since(c.now))
+	return out
+}
+
+// admit returns the response with the identity of the caller, nil if none can be made.
+func (c *call) admit(d *policy.Decision) *authv3.CheckResponse {
+	key := answerKey{c.snapshot, c.policy, d.Caller, d.Rule}
+	if ready, ok := c.server.answers.Get(key); ok && c.now.Before(ready.until) {
+		return ready.response
+	}
+	a := answer{allow: true, metadata: c.metadata(d)}
+	if !c.policy.Forward {
+		a.remove = append(a.remove, "authorization")
+		if c.snapshot.KeyHeader != "" {
+			a.remove = append(a.remove, c.snapshot.KeyHeader)
+		}
+	}
+	if caller := d.Caller; caller != nil {
+		token, err := c.server.signer.Mint(identity.Claims{
+			Subject: caller.User, Tenant: caller.Tenant, Kind: caller.Kind,
+			Permissions: caller.Permissions, Audiences: c.policy.Audiences,
+		}, c.now)
+		if err != nil {
+			c.server.log.Error("identity token cannot be made", "component", "extauthz", "resource", c.name, "err", err)
+			return nil
+		}
+		a.set = append(a.set, header{identity.Header, token}, header{"x-auth-user", caller.User}, header{"x-auth-kind", caller.Kind})
+		if caller.Tenant != "" {
+			a.set = append(a.set, header{"x-auth-tenant", caller.Tenant})
+		}
+	}
+	response := respond(&a)
+	c.server.answers.Put(key, &readyAnswer{response: response, until: c.now.Add(tokenReuse)})
+	return response
+}
+
+// metadata is what limits count by and logs show: always there, always strings.
+func (c *call) metadata(d *policy.Decision) []header {
+	caller := d.Caller
+	if caller == nil {
+		caller = &policy.Caller{}
+	}
+	name := c.name
+	if c.policy == nil {
+		name = "" // whatever the request named, it is no policy of ours
+	}
+	out := []header{
+		{"tenant", orNone(caller.Tenant)},
+		{"user", orNone(caller.User)},
+		{"plan", orNone(d.Plan)},
+		{"kind", orNone(caller.Kind)},
+		{"credential", orNone(caller.Credential)},
+		{"cost", "1"},
+		{"policy", orNone(name)},
+		{"rule", orNone(d.Rule)},
+	}
+	if d.Reason != "" {
+		out = append(out, header{"reason", string(d.Reason)})
+	}
+	if c.policy != nil {
+		for _, claim := range c.policy.LimitClaims {
+			out = append(out, header{"claim:" + claim, orNone(claimText(caller.Claims[claim]))})
+		}
+	}
+	return out
+}
+
+func orNone(s string) string {
+	if s == "" {
+		return none
+	}
+	return s
+}
+
+func (c *call) refuse(d *policy.Decision, text string) *authv3.CheckResponse {
+	status := d.Reason.Status()
+	a := answer{status: status, metadata: c.metadata(d)}
+	if strings.HasPrefix(c.seen.contentType, "application/grpc") {
+		a.body = string(d.Reason) + ": " + text // becomes grpc-message
+	} else {
+		a.body = string(envelope.JSON(status, string(d.Reason), text, c.seen.requestID, c.now))
+		a.set = append(a.set, header{"content-type", jsonContent})
+	}
+	if status == http.StatusUnauthorized {
+		a.set = append(a.set, c.challenges(d.Reason)...)
+	}
+	c.server.record.Decided(d, c.name, time.Since(c.now))
+	c.logRefusal(d)
+	return respond(&a)
+}
+
+func (c *call) challenges(reason policy.Reason) []header {
+	var out []header
+	jwt, key := c.policy.Takes()
+	if jwt {
+		challenge := `Bearer realm="tollgate"`
+		if reason == policy.InvalidToken || reason == policy.ExpiredToken {
+			challenge += `, error="invalid_token"`
+		}
+		out = append(out, header{"www-authenticate", challenge})
+	}
+	if key {
+		out = append(out, header{"www-authenticate", `ApiKey realm="tollgate"`})
+	}
+	return out
+}
+
+func (c *call) logRefusal(d *policy.Decision) {
+	tenant := ""
+	if d.Caller != nil {
+		tenant = d.Caller.Tenant
+	}
+	c.server.log.Info("request refused", "component", "extauthz", "decision", "deny", "reason", string(d.Reason),
+		"rule", d.Rule, "tenant", tenant, "resource", c.name, "request_id", c.seen.requestID)
+}

@@ -1,0 +1,111 @@
+package credential
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+)
+
+const pollKeys = 250 * time.Millisecond
+
+// KeyFile follows a key file. A file that turns bad keeps the keys it had; one
+// that is missing holds no keys.
+type KeyFile struct {
+	log     *slog.Logger
+	changed func(keys []Key)
+	failed  func(bad bool)
+
+	mu   sync.Mutex
+	path string
+	seen os.FileInfo
+	read bool
+}
+
+// NewKeyFile returns a follower that tells changed of every new content and
+// failed whether the file is bad now.
+func NewKeyFile(log *slog.Logger, changed func([]Key), failed func(bad bool)) *KeyFile {
+	return &KeyFile{log: log, changed: changed, failed: failed}
+}
+
+// Follow turns to another file and reads it before it returns.
+func (f *KeyFile) Follow(path string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if path == f.path {
+		return
+	}
+	f.path, f.seen, f.read = path, nil, false
+	f.poll()
+}
+
+// Run looks for changes until ctx ends. It polls, since a watch on a file that
+// is replaced by rename, or that does not exist yet, is easily lost.
+func (f *KeyFile) Run(ctx context.Context) error {
+	tick := time.NewTicker(pollKeys)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			f.mu.Lock()
+			f.poll()
+			f.mu.Unlock()
+		}
+	}
+}
+
+func (f *KeyFile) poll() {
+	if f.path == "" {
+		return
+	}
+	info, err := os.Stat(f.path)
+	if err != nil {
+		info = nil
+	}
+	if f.read && same(f.seen, info) {
+		return
+	}
+	f.seen, f.read = info, true
+	if errors.Is(err, fs.ErrNotExist) {
+		f.log.Warn("key file is missing, no api key is valid", "component", "extauthz", "resource", f.path)
+		f.failed(false)
+		f.changed(nil)
+		return
+	}
+	keys, err := readKeys(f.path)
+	f.failed(err != nil)
+	if err != nil {
+		f.log.Error("key file is bad, the last good keys stay", "component", "extauthz", "resource", f.path, "err", err)
+		return
+	}
+	f.log.Info("key file read", "component", "extauthz", "resource", f.path)
+	f.changed(keys)
+}
+
+func readKeys(path string) ([]Key, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if info.Size() > maxKeyFile || !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("not a regular file of at most %d bytes", maxKeyFile)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	return ParseKeys(data)
+}
+
+func same(a, b os.FileInfo) bool {
+	if a == nil || b == nil {
+		return a == nil && b == nil
+	}
+	return os.SameFile(a, b) && a.ModTime().Equal(b.ModTime()) && a.Size() == b.Size()
+}
