@@ -59,6 +59,11 @@ func (d *decoder) fault(pos Pos, path, message string) {
 	}
 }
 
+func (d *decoder) word(pos Pos, path, message string) {
+	d.fault(pos, path, message)
+	d.faults[len(d.faults)-1].Word = true
+}
+
 type located interface{ Locate(Pos) }
 
 // value decodes n into v by what v is.
@@ -84,7 +89,7 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, p place, f *Field) {
 	}
 	if short, ok := target.(Shorthand); ok && n.Kind == yaml.ScalarNode {
 		if err := short.Shorthand(Scalar{Written: n.Value, resolve: d.options.Resolve}); err != nil {
-			d.fault(pos, p.path, err.Error())
+			d.word(pos, p.path, err.Error())
 		}
 		return
 	}
@@ -105,24 +110,27 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, p place, f *Field) {
 func (d *decoder) scalar(n *yaml.Node, setter Setter, p place, f *Field) {
 	pos := d.at(n.Line, n.Column)
 	if n.Kind != yaml.ScalarNode {
-		d.fault(pos, p.path, "must be one value, not "+kind(n))
+		d.word(pos, p.path, "must be one value, not "+kind(n))
 		return
 	}
 	s := Scalar{Written: n.Value, resolve: d.options.Resolve}
 	if err := setter.Set(s); err != nil {
-		d.fault(pos, p.path, err.Error())
+		d.word(pos, p.path, err.Error())
 		return
 	}
 	if f == nil {
 		return
 	}
 	if message := f.check(s, setter); message != "" {
-		d.fault(pos, p.path, message)
+		d.word(pos, p.path, message)
 	}
 }
 
 // check holds a word against the field's tags.
 func (f *Field) check(s Scalar, target any) string {
+	if number, ok := target.(*Value[int64]); ok && f.Bounded && f.Min == f.Max && number.V != f.Min {
+		return fmt.Sprintf("must be %d, not %s", f.Min, number.Shown())
+	}
 	if number, ok := target.(*Value[int64]); ok && f.Bounded && (number.V < f.Min || number.V > f.Max) {
 		return fmt.Sprintf("must be from %d to %d, not %s", f.Min, f.Max, number.Shown())
 	}
@@ -252,6 +260,11 @@ func (d *decoder) complete(n *yaml.Node, fields []Field, written map[string]int,
 		seen[f.Alt] = f.Name
 	}
 	asked := map[string]bool{}
+	for i := range fields {
+		if _, set := written[fields[i].Name]; set && fields[i].Unsupported {
+			return // what is missing is what this version lacks
+		}
+	}
 	for i := range fields {
 		if alt := fields[i].Alt; fields[i].AltRequired && seen[alt] == "" && !asked[alt] {
 			asked[alt] = true

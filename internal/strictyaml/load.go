@@ -41,6 +41,7 @@ type Fault struct {
 	Pos
 	Path    string
 	Message string
+	Word    bool // about the one word that stands there: what it should mean cannot be known
 }
 
 // load gives the root of the only document, or the faults that keep it from
@@ -67,7 +68,7 @@ func (d *decoder) load(data []byte) *yaml.Node {
 		return nil
 	})
 	if err := yaml.Load(data, &doc, yaml.WithPlugin(loaderlimits.New(depth))); err != nil {
-		d.syntax(err)
+		d.syntax(data, err)
 		return nil
 	}
 	if doc.Kind != yaml.DocumentNode || len(doc.Content) == 0 {
@@ -95,7 +96,7 @@ func marks(data []byte) int {
 	return n
 }
 
-func (d *decoder) syntax(err error) {
+func (d *decoder) syntax(data []byte, err error) {
 	line, col, message := 1, 1, err.Error()
 	var at *yaml.LoadError
 	if errors.As(err, &at) {
@@ -104,10 +105,18 @@ func (d *decoder) syntax(err error) {
 		}
 		message = at.Message
 	}
-	if strings.Contains(message, "multiple documents") || strings.Contains(message, "expected single document") {
+	switch {
+	case strings.Contains(message, "no documents"):
+		message = "the file is empty"
+	case strings.Contains(message, "expected single document"):
+		if i := bytes.LastIndex(data, []byte("\n---")); i >= 0 {
+			line = 2 + bytes.Count(data[:i], []byte("\n"))
+		}
 		message = "a second document: a file holds one; remove what follows `---`"
+	default:
+		message = "not YAML: " + message
 	}
-	d.fault(d.at(line, col), "", "not YAML: "+message)
+	d.fault(d.at(line, col), "", message)
 }
 
 // sound refuses what the language does without: anchors and aliases (and with

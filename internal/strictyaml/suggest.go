@@ -2,7 +2,7 @@ package strictyaml
 
 // Suggest gives the words "; did you mean …?" when a candidate is near, else "".
 func Suggest(word string, candidates []string) string {
-	best, distance := "", len(word)/3+2
+	best, distance := "", len(word)/3+1
 	for _, c := range candidates {
 		if d := edits(word, c, distance); d < distance {
 			best, distance = c, d

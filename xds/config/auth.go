@@ -58,7 +58,7 @@ func (b *builder) credentials(path string, written ...syntax.Credential) []Crede
 			b.fault(c.Pos, path, "api_key needs identity.api_keys: write identity: {api_keys: {store: file:keys.yaml}}")
 		}
 		if _, known := b.issuers[one.JWT]; !known && one.JWT != "" {
-			b.unknown(c.JWT.Pos, path+".jwt", "issuer", one.JWT, b.names.issuers)
+			b.unknown(c.JWT, path+".jwt", "issuer", b.names.issuers)
 		}
 		if slices.Contains(out, one) && one != (Credential{}) {
 			b.fault(c.Pos, path, "the same credential is there twice")
@@ -111,9 +111,20 @@ func (b *builder) anonymous(r Route, path string) {
 	}
 }
 
-// expression checks what CEL can check before a request.
+// expression compiles CEL as the authorization servers will.
 func (b *builder) expression(s *syntax.Text, path string) {
-	if s.IsSet() && strings.TrimSpace(s.V) == "" {
-		b.fault(s.Pos, path, "is an empty expression")
+	if !s.IsSet() {
+		return
+	}
+	program, err := b.cel.Compile(s.V)
+	switch {
+	case err != nil && s.Ref != "":
+		b.fault(s.Pos, path, "what %s stands for is not a valid expression", s.Ref)
+	case err != nil:
+		b.fault(s.Pos, path, "%v", err)
+	default:
+		for _, w := range program.Warnings() {
+			b.warn(s.Pos, path, "%s", w)
+		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"tollgate/internal/celenv"
 	"tollgate/internal/strictyaml"
 	"tollgate/xds/config/syntax"
 )
@@ -15,8 +16,10 @@ const maxSuggestions = maxFaults
 // builder turns decoded files into the model and collects what is wrong.
 type builder struct {
 	faults, warnings []Fault
+	unclear          map[Fault]bool // words, by place, that did not decode: no second fault
 	suggested        int
 	merger           *syntax.Merger
+	cel              *celenv.Env
 
 	listeners map[string]strictyaml.Pos
 	issuers   map[string]strictyaml.Pos
@@ -28,8 +31,14 @@ type builder struct {
 }
 
 func newBuilder() (*builder, error) {
+	cel, err := celenv.New()
+	if err != nil {
+		return nil, err
+	}
 	return &builder{
+		cel:       cel,
 		merger:    syntax.NewMerger(),
+		unclear:   map[Fault]bool{},
 		listeners: map[string]strictyaml.Pos{},
 		issuers:   map[string]strictyaml.Pos{},
 		plans:     map[string]strictyaml.Pos{},
@@ -39,6 +48,9 @@ func newBuilder() (*builder, error) {
 }
 
 func (b *builder) fault(pos strictyaml.Pos, path, format string, args ...any) {
+	if b.unclear[Fault{Pos: Pos(pos), Path: path}] {
+		return
+	}
 	b.faults = append(b.faults, Fault{Pos: Pos(pos), Path: path, Message: fmt.Sprintf(format, args...)})
 }
 
@@ -47,15 +59,15 @@ func (b *builder) warn(pos strictyaml.Pos, path, format string, args ...any) {
 }
 
 // unknown says that nothing has this name, and which one was probably meant.
-func (b *builder) unknown(pos strictyaml.Pos, path, what, name string, known []string) {
+func (b *builder) unknown(name syntax.Identifier, path, what string, known []string) {
 	hint := ""
 	if b.suggested++; b.suggested <= maxSuggestions {
-		hint = strictyaml.Suggest(name, known)
+		hint = strictyaml.Suggest(name.Shown(), known)
 	}
 	if len(known) == 0 {
 		hint = fmt.Sprintf("; the file names no %s", what)
 	}
-	b.fault(pos, path, "no %s is named %q%s", what, name, hint)
+	b.fault(name.Pos, path, "no %s is named %q%s", what, name.Shown(), hint)
 }
 
 // unique notes a name; a second one is a fault that shows both places.

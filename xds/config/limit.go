@@ -2,14 +2,12 @@ package config
 
 import (
 	"fmt"
-	"slices"
 	"strconv"
 
 	"tollgate/internal/strictyaml"
+	"tollgate/xds/config/check"
 	"tollgate/xds/config/syntax"
 )
-
-const maxMessage = 512
 
 // limits gives the limits of one owner; those without a name are numbered from first.
 func (b *builder) limits(owner, path string, written []syntax.Limit, first int) []Limit {
@@ -20,7 +18,7 @@ func (b *builder) limits(owner, path string, written []syntax.Limit, first int) 
 		if name == "" {
 			name = strconv.Itoa(first + i)
 		}
-		at := fmt.Sprintf("%s[%s]", path, name)
+		check.Limit(b.fault, s, fmt.Sprintf("%s[%s]", path, name))
 		l := Limit{
 			Pos: Pos(s.Pos), ID: owner + "/" + name,
 			Limit: uint64(s.Limit.V), Window: s.Per.V.Length, Unit: s.Per.V.Unit, By: strs(s.By),
@@ -28,22 +26,12 @@ func (b *builder) limits(owner, path string, written []syntax.Limit, first int) 
 		}
 		if s.Algorithm.V == "gcra" {
 			l.Algorithm = GCRA
-		} else if s.Burst.IsSet() {
-			b.fault(s.Burst.Pos, at+".burst", "fixed windows have no burst: write algorithm: gcra, or remove it")
 		}
 		switch s.OnError.V {
 		case "open":
 			l.OnError = OnErrorOpen
 		case "closed":
 			l.OnError = OnErrorClosed
-		}
-		if len(s.Message.V) > maxMessage {
-			b.fault(s.Message.Pos, at+".message", "has %d bytes, at most %d are sent", len(s.Message.V), maxMessage)
-		}
-		for k, by := range s.By {
-			if slices.Contains(l.By[:k], string(by.V)) && by.V != "" {
-				b.fault(by.Pos, at+".by", "%q is there twice", by.V)
-			}
 		}
 		out = append(out, l)
 	}

@@ -1,10 +1,10 @@
 package config
 
 import (
-	"crypto/tls"
 	"net/netip"
 
 	"tollgate/internal/strictyaml"
+	"tollgate/xds/config/check"
 	"tollgate/xds/config/syntax"
 )
 
@@ -17,14 +17,9 @@ func (b *builder) listener(s *syntax.Listener, g *Gateway) {
 		Pos: Pos(s.Pos), Name: string(s.Name.V), Address: netip.AddrPort(s.Address.V),
 		RedirectHTTPS: s.Redirect.IsSet(), Plaintext: s.Plaintext.V,
 	}
+	check.Listener(b.fault, s, path)
 	if s.TLS != nil {
-		l.TLS = b.listenerTLS(s.TLS, path+".tls")
-	}
-	if s.TLS != nil && s.Redirect.IsSet() {
-		b.fault(s.Redirect.Pos, path+".redirect", "this listener has tls itself: redirect belongs on a plain one")
-	}
-	if s.TLS != nil && s.Plaintext.V {
-		b.fault(s.Plaintext.Pos, path+".plaintext", "this listener has tls: remove plaintext")
+		l.TLS = listenerTLS(s.TLS)
 	}
 	if s.Flood != nil {
 		l.Flood = &Flood{Limit: number(s.Flood.Limit.V), Per: s.Flood.Per.V.Length}
@@ -41,26 +36,12 @@ func (b *builder) listener(s *syntax.Listener, g *Gateway) {
 	g.Listeners = append(g.Listeners, l)
 }
 
-func (b *builder) listenerTLS(s *syntax.ListenerTLS, path string) *ListenerTLS {
+func listenerTLS(s *syntax.ListenerTLS) *ListenerTLS {
 	t := &ListenerTLS{MinVersion: or(s.MinVersion, "1.2", itself), HSTS: s.HSTS.V.D(), ClientCA: content(s.ClientCA)}
-	if s.Certs != nil && len(s.Certs) == 0 {
-		b.fault(s.Pos, path+".certs", "is empty: name a certificate and its key")
-	}
-	for _, c := range s.Certs {
-		t.Certs = append(t.Certs, b.cert(&c.Cert, &c.Key, path+".certs"))
+	for i := range s.Certs {
+		t.Certs = append(t.Certs, Cert{Cert: *content(&s.Certs[i].Cert), Key: *content(&s.Certs[i].Key)})
 	}
 	return t
-}
-
-// cert checks that the pair fits: Envoy would refuse it, long after the file
-// was called valid.
-func (b *builder) cert(chain, key *syntax.Content, path string) Cert {
-	if chain.Text != "" && key.Text != "" {
-		if _, err := tls.X509KeyPair([]byte(chain.Text), []byte(key.Text)); err != nil {
-			b.fault(chain.Pos, path, "%s and %s are no certificate with its key: %v", chain.Ref, key.Ref, err)
-		}
-	}
-	return Cert{Cert: Content{Ref: chain.Ref, Text: chain.Text}, Key: Content{Ref: key.Ref, Text: key.Text}}
 }
 
 func content(c *syntax.Content) *Content {

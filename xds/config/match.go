@@ -2,28 +2,25 @@ package config
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"strings"
 
 	"tollgate/internal/strictyaml"
+	"tollgate/xds/config/overlap"
 	"tollgate/xds/config/syntax"
 )
 
-func (b *builder) match(s *syntax.Match, path string) Match {
+func match(s *syntax.Match) Match {
 	if s == nil {
 		return Match{}
 	}
 	m := Match{
 		Hosts: strs(s.Hosts.Items), Methods: strs(s.Methods.Items),
-		Headers: b.conditions(s.Headers, path+".headers", true),
-		Query:   b.conditions(s.Query, path+".query", false),
-		Cookies: b.conditions(s.Cookies, path+".cookies", false),
+		Headers: conditions(s.Headers), Query: conditions(s.Query), Cookies: conditions(s.Cookies),
 	}
-	if s.Hosts.IsSet() && len(m.Hosts) == 0 && !s.Hosts.None {
-		b.fault(s.Hosts.Pos, path+".hosts", "is empty: name hosts, or `none` for every host")
-	}
-	if s.Methods.IsSet() && len(m.Methods) == 0 && !s.Methods.None {
-		b.fault(s.Methods.Pos, path+".methods", "is empty: name methods, or `none` for all")
+	for i := range m.Headers {
+		m.Headers[i].Name = strings.ToLower(m.Headers[i].Name)
 	}
 	m.Hosts, m.Methods = distinct(m.Hosts), distinct(m.Methods)
 	if p := s.Path; p != nil {
@@ -55,29 +52,16 @@ func distinct(words []string) []string {
 	return out
 }
 
-func (b *builder) conditions(written strictyaml.Map[syntax.Condition], path string, headers bool) []Condition {
+func conditions(written strictyaml.Map[syntax.Condition]) []Condition {
 	var out []Condition
 	for i := range written.Items {
-		key, s := written.Items[i].Key, &written.Items[i].Value
-		c := Condition{Name: key.V}
-		if headers {
-			var name syntax.HeaderName
-			if err := name.UnmarshalText([]byte(key.V)); err != nil {
-				b.fault(key.Pos, path, "%v", err)
-				continue
-			}
-			c.Name = string(name)
-		} else if key.V == "" {
-			b.fault(key.Pos, path, "a name is empty")
-		}
+		s := &written.Items[i].Value
+		c := Condition{Name: written.Items[i].Key.V}
 		switch {
 		case s.Exact.IsSet():
 			c.Op, c.Value = Equals, s.Exact.V
 		case s.Prefix.IsSet():
 			c.Op, c.Value = HasPrefix, s.Prefix.V
-			if c.Value == "" {
-				b.fault(s.Prefix.Pos, path+"."+key.V, "an empty prefix: write present: true")
-			}
 		case s.Regex.IsSet():
 			c.Op, c.Value = Matches, string(s.Regex.V)
 		case s.Present.IsSet() && s.Present.V:
@@ -89,4 +73,64 @@ func (b *builder) conditions(written strictyaml.Map[syntax.Condition], path stri
 	}
 	slices.SortFunc(out, func(x, y Condition) int { return cmp.Compare(x.Name, y.Name) })
 	return out
+}
+
+// ties refuses two routes of equal rank that one request could match both.
+func (b *builder) ties(g *Gateway) {
+	routes := make([]overlap.Route, len(g.Routes))
+	for i := range g.Routes {
+		r := &g.Routes[i]
+		if r.Match.Path == "" && r.Match.Kind != PathAny {
+			continue // faulty already; without hosts and listeners it ties with nothing
+		}
+		routes[i] = overlap.Route{
+			Listeners: listed(r.Listeners, listed(b.names.listeners, []string{""})), Hosts: listed(r.Match.Hosts, []string{""}),
+			Path: "prefix " + r.Match.Path, Priority: r.Priority, Methods: methodBits(r.Match.Methods), Conditions: conditionKey(r.Match),
+		}
+		switch r.Match.Kind {
+		case PathAny:
+			routes[i].Path = "prefix /"
+		case PathExact:
+			routes[i].Path = "exact " + r.Match.Path
+		case PathTemplate:
+			routes[i].Kind, routes[i].Path = overlap.Template, r.Match.Path
+		case PathRegex:
+			routes[i].Kind, routes[i].Path = overlap.Regex, r.Match.Path
+		}
+	}
+	for _, tie := range overlap.Find(routes) {
+		one, two := &g.Routes[tie.First], &g.Routes[tie.Second]
+		what := "the same hosts, path and methods"
+		if routes[tie.Second].Kind != overlap.Literal {
+			what = "hosts, methods and paths that overlap, at equal rank"
+		}
+		b.fault(strictyaml.Pos(two.Pos), "routes["+two.Name+"]", "ties with routes[%s] (%s:%d:%d): both have %s; give one a priority",
+			one.Name, one.Pos.File, one.Pos.Line, one.Pos.Col, what)
+	}
+}
+
+// methodBits has a bit for every method; GET includes HEAD, none written is all.
+func methodBits(methods []string) uint16 {
+	var out uint16
+	for i, m := range syntax.Methods() {
+		if len(methods) == 0 || slices.Contains(methods, m) || (m == "HEAD" && slices.Contains(methods, "GET")) {
+			out |= 1 << i
+		}
+	}
+	return out
+}
+
+func conditionKey(m Match) string {
+	if len(m.Headers)+len(m.Query)+len(m.Cookies) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%#v %#v %#v", m.Headers, m.Query, m.Cookies)
+}
+
+// listed is what is written, or else what counts.
+func listed(written, unset []string) []string {
+	if len(written) == 0 {
+		return unset
+	}
+	return written
 }

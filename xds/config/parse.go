@@ -46,6 +46,7 @@ func (b *builder) decode(sources []Source, values Values) (files []*syntax.File,
 		})
 		for _, f := range faults {
 			b.fault(f.Pos, f.Path, "%s", f.Message)
+			b.unclear[Fault{Pos: Pos(f.Pos), Path: f.Path}] = f.Word
 		}
 		readable = readable && file.IsSet()
 		files = append(files, file)

@@ -1,11 +1,10 @@
 package config
 
 import (
-	"slices"
 	"strconv"
-	"strings"
 
 	"tollgate/internal/strictyaml"
+	"tollgate/xds/config/check"
 	"tollgate/xds/config/syntax"
 )
 
@@ -52,25 +51,29 @@ func (b *builder) route(r, own *syntax.Route, name, path string) Route {
 	}
 	for _, l := range r.Listeners.Items {
 		if _, known := b.listeners[string(l.V)]; !known && l.V != "" {
-			b.unknown(l.Pos, path+".listeners", "listener", string(l.V), b.names.listeners)
+			b.unknown(l, path+".listeners", "listener", b.names.listeners)
 		}
 		out.Listeners = append(out.Listeners, string(l.V))
 	}
 	if r.Listeners.IsSet() && len(out.Listeners) == 0 {
 		b.fault(r.Listeners.Pos, path+".listeners", "is empty, so nobody could reach the route: remove it for all listeners")
 	}
-	out.Match = b.match(r.Match, path+".match")
+	check.Match(b.fault, r.Match, path+".match")
+	out.Match = match(r.Match)
 	out.Auth = b.auth(r, path)
 	out.Authorize = b.rules(r, out.Auth, path+".authorize")
 	out.RateLimit = b.limits("route/"+name, path+".rate_limit", r.RateLimit.Items, 0)
 	b.uniqueLimits(out.RateLimit, path+".rate_limit")
 	b.anonymous(out, path)
-	out.CORS = b.cors(r.CORS, path+".cors")
+	check.CORS(b.fault, r.CORS, path+".cors")
+	out.CORS = cors(r.CORS)
 	out.Timeout = timeout(r.Timeout)
-	out.Retry = b.retry(r.Retry, path+".retry")
+	check.Retry(b.fault, r.Retry, path+".retry")
+	out.Retry = retry(r.Retry)
 	b.attemptsFit(r, out, path)
-	out.RequestHeaders = b.headerEdit(r.RequestHeaders, path+".request_headers")
-	out.ResponseHeaders = b.headerEdit(r.ResponseHeaders, path+".response_headers")
+	check.HeaderEdit(b.fault, r.RequestHeaders, path+".request_headers")
+	check.HeaderEdit(b.fault, r.ResponseHeaders, path+".response_headers")
+	out.RequestHeaders, out.ResponseHeaders = headerEdit(r.RequestHeaders), headerEdit(r.ResponseHeaders)
 	b.target(r, own, &out, path)
 	return out
 }
@@ -81,71 +84,35 @@ func (b *builder) target(r, own *syntax.Route, out *Route, path string) {
 	case r.Upstream.IsSet():
 		out.Upstream = string(r.Upstream.V)
 		if b.upstreams[out.Upstream] == nil && out.Upstream != "" {
-			b.unknown(r.Upstream.Pos, path+".upstream", "upstream", out.Upstream, b.names.upstreams)
+			b.unknown(r.Upstream, path+".upstream", "upstream", b.names.upstreams)
 		}
-		out.Rewrite = b.rewrite(r.Rewrite, out.Match, path+".rewrite")
+		check.Rewrite(b.fault, r.Rewrite, r.Match, path+".rewrite")
+		out.Rewrite = rewrite(r.Rewrite)
 		out.Mirror = b.mirror(r.Mirror, path+".mirror")
 		return
 	case r.Respond != nil:
-		out.Respond = b.respond(r.Respond, path+".respond")
+		check.Respond(b.fault, r.Respond, path+".respond")
+		out.Respond = &Respond{Status: or(r.Respond.Status, 200, number), Body: r.Respond.Body.V, ContentType: string(r.Respond.ContentType.V)}
 	case r.Redirect != nil:
-		out.Redirect = b.redirect(r.Redirect, out.Match, path+".redirect")
+		check.Redirect(b.fault, r.Redirect, r.Match, path+".redirect")
+		out.Redirect = redirect(r.Redirect)
 	default:
 		b.fault(own.Pos, path, "goes nowhere: write upstream, respond or redirect")
 	}
-	b.needsUpstream(own.Rewrite != nil && !own.Rewrite.Off, own.Pos, path, "rewrite")
-	b.needsUpstream(own.Mirror != nil && !own.Mirror.Off, own.Pos, path, "mirror")
-	b.needsUpstream(own.WebSocket.V, own.WebSocket.Pos, path, "websocket")
-	b.needsUpstream(own.Retry != nil && !own.Retry.Off, own.Pos, path, "retry")
+	check.Local(b.fault, own, path)
 	if len(own.RateLimit.Items) > 0 {
 		b.warn(own.RateLimit.Pos, path+".rate_limit", "counts nothing: only requests that go to an upstream are counted")
 	}
 	out.WebSocket, out.Retry, out.RateLimit = false, nil, nil
 }
 
-func (b *builder) needsUpstream(written bool, pos strictyaml.Pos, path, key string) {
-	if written {
-		b.fault(pos, path+"."+key, "needs an upstream: this route is answered by Envoy itself")
-	}
-}
-
-func (b *builder) respond(s *syntax.Respond, path string) *Respond {
-	const maxBody = 4096 // Envoy's own limit
-	if len(s.Body.V) > maxBody {
-		b.fault(s.Body.Pos, path+".body", "has %d bytes, at most %d are answered by Envoy itself", len(s.Body.V), maxBody)
-	}
-	return &Respond{Status: or(s.Status, 200, number), Body: s.Body.V, ContentType: string(s.ContentType.V)}
-}
-
-func (b *builder) redirect(s *syntax.Redirect, m Match, path string) *Redirect {
+func redirect(s *syntax.Redirect) *Redirect {
 	out := &Redirect{
 		Scheme: s.Scheme.V, Host: s.Host.V, Path: string(s.Path.V), Prefix: string(s.Prefix.V),
 		Code: 302, StripQuery: s.StripQuery.V,
 	}
 	if code, err := strconv.ParseUint(s.Code.V, 10, 32); err == nil {
 		out.Code = uint32(code)
-	}
-	if s.Host.IsSet() {
-		var host syntax.Hostname
-		var hostPort syntax.HostPort
-		if strings.HasPrefix(out.Host, "*") || (host.UnmarshalText([]byte(out.Host)) != nil && hostPort.UnmarshalText([]byte(out.Host)) != nil) {
-			b.fault(s.Host.Pos, path+".host", "%q is not a host, with or without a port", s.Host.Shown())
-		}
-	}
-	if out.Scheme == "" && out.Host == "" && !s.Path.IsSet() && !s.Prefix.IsSet() {
-		b.fault(s.Pos, path, "leads back to itself: write scheme, host, path or prefix")
-	}
-	var known []string
-	if m.Kind == PathTemplate {
-		known = syntax.Variables(m.Path)
-	}
-	for _, v := range syntax.Variables(out.Path) {
-		if !slices.Contains(known, v) {
-			b.fault(s.Path.Pos, path+".path", "{%s} is no variable of the route's match.path.template%s", v, strictyaml.Suggest(v, known))
-		}
-	}
-	if s.Prefix.IsSet() && m.Kind != PathPrefix {
-		b.fault(s.Prefix.Pos, path+".prefix", "replaces the matched prefix, but the route matches no path by prefix")
 	}
 	return out
 }

@@ -2,11 +2,11 @@ package config
 
 import (
 	"net/netip"
-	"slices"
 	"strings"
 	"time"
 
 	"tollgate/internal/strictyaml"
+	"tollgate/xds/config/check"
 	"tollgate/xds/config/syntax"
 )
 
@@ -46,7 +46,14 @@ func (b *builder) allUpstreams(files []*syntax.File, defaults *syntax.UpstreamSe
 }
 
 func (b *builder) upstream(s *syntax.Upstream, defaults *syntax.UpstreamSettings, path string) Upstream {
-	u := Upstream{Pos: Pos(s.Pos), Name: string(s.Name.V), Endpoints: b.endpoints(s, path+".endpoints")}
+	u := Upstream{Pos: Pos(s.Pos), Name: string(s.Name.V)}
+	check.Endpoints(b.fault, s, path+".endpoints")
+	for i := range s.Endpoints {
+		e := &s.Endpoints[i]
+		u.Endpoints = append(u.Endpoints, Endpoint{
+			Address: netip.AddrPort(e.Address.V), Weight: or(e.Weight, 1, number), Zone: e.Zone.V, Failover: number(e.Failover.V),
+		})
+	}
 	if d := s.Discovery; d != nil {
 		u.Registry, u.DNS = string(d.Registry.V), string(d.DNS.V)
 	}
@@ -54,19 +61,21 @@ func (b *builder) upstream(s *syntax.Upstream, defaults *syntax.UpstreamSettings
 	if defaults != nil {
 		set = syntax.Merge(b.merger, *defaults, set)
 	}
+	check.Settings(b.fault, &set, path)
 	switch set.Protocol.V {
 	case "http2":
 		u.Protocol = HTTP2
 	case "grpc":
 		u.Protocol = GRPC
 	}
-	if t := set.TLS; t != nil && !t.Off {
-		u.TLS = b.upstreamTLS(t, path+".tls")
-	}
+	u.TLS = upstreamTLS(set.TLS)
 	u.ConnectTimeout = or(set.ConnectTimeout, time.Second, span)
-	u.Balancing = b.balancing(set.LoadBalancing, path+".load_balancing")
-	u.HealthCheck = b.healthCheck(set.HealthCheck, u.Protocol, path+".health_check")
-	u.Outlier = b.outlier(set.OutlierDetection, path+".outlier_detection")
+	u.Balancing = Balancing{Policy: "round_robin"}
+	if l := set.LoadBalancing; l != nil {
+		u.Balancing = Balancing{Policy: or(l.Policy, "round_robin", itself), HashOn: string(l.HashOn.V), SlowStart: l.SlowStart.V.D(), Zones: l.Zones.V}
+	}
+	u.HealthCheck = healthCheck(set.HealthCheck)
+	u.Outlier = outlier(set.OutlierDetection)
 	u.Breaker = breaker(nil)
 	if c := set.CircuitBreaker; c != nil {
 		u.Breaker = breaker(&c.Thresholds)
@@ -78,104 +87,37 @@ func (b *builder) upstream(s *syntax.Upstream, defaults *syntax.UpstreamSettings
 	return u
 }
 
-func (b *builder) endpoints(s *syntax.Upstream, path string) []Endpoint {
-	if s.Endpoints != nil && len(s.Endpoints) == 0 {
-		b.fault(s.Pos, path, "is empty: name an endpoint, or write discovery")
+func upstreamTLS(s *syntax.UpstreamTLS) *UpstreamTLS {
+	if s == nil || s.Off {
+		return nil
 	}
-	var out []Endpoint
-	seen := map[netip.AddrPort]bool{}
-	var levels []int64
-	for i := range s.Endpoints {
-		e := &s.Endpoints[i]
-		address := netip.AddrPort(e.Address.V)
-		if !address.IsValid() {
-			continue
-		}
-		if address.Port() == 0 {
-			b.fault(e.Address.Pos, path, "%s: an endpoint needs a port", address)
-		}
-		if seen[address] {
-			b.fault(e.Address.Pos, path, "%s is there twice: give it a weight instead", address)
-		}
-		seen[address] = true
-		levels = append(levels, e.Failover.V)
-		out = append(out, Endpoint{Address: address, Weight: or(e.Weight, 1, number), Zone: e.Zone.V, Failover: number(e.Failover.V)})
-	}
-	slices.Sort(levels)
-	for i, level := range slices.Compact(levels) {
-		if level != int64(i) {
-			b.fault(s.Pos, path, "failover %d is used but %d is not: count from 0 without a gap", level, i)
-			break
-		}
-	}
-	return out
-}
-
-func (b *builder) upstreamTLS(s *syntax.UpstreamTLS, path string) *UpstreamTLS {
 	t := &UpstreamTLS{CA: content(s.CA), SAN: s.SAN.V, SNI: s.SNI.V}
-	switch {
-	case s.Cert != nil && s.Key != nil:
-		pair := b.cert(s.Cert, s.Key, path+".cert")
-		t.Cert = &pair
-	case s.Cert != nil || s.Key != nil:
-		b.fault(s.Pos, path, "cert and key go together: write both")
+	if s.Cert != nil && s.Key != nil {
+		t.Cert = &Cert{Cert: *content(s.Cert), Key: *content(s.Key)}
 	}
 	return t
 }
 
-func (b *builder) balancing(s *syntax.LoadBalancing, path string) Balancing {
-	out := Balancing{Policy: "round_robin"}
-	if s == nil {
-		return out
-	}
-	out = Balancing{Policy: or(s.Policy, out.Policy, itself), HashOn: string(s.HashOn.V), SlowStart: s.SlowStart.V.D(), Zones: s.Zones.V}
-	hashes := out.Policy == "ring_hash" || out.Policy == "maglev"
-	if hashes && !s.HashOn.IsSet() {
-		b.fault(s.Policy.Pos, path+".policy", "%s needs hash_on: header:X, cookie:X or ip", out.Policy)
-	}
-	if !hashes && s.HashOn.IsSet() {
-		b.fault(s.HashOn.Pos, path+".hash_on", "%s hashes nothing: write policy: ring_hash or maglev, or remove hash_on", out.Policy)
-	}
-	if s.SlowStart.IsSet() && out.Policy != "round_robin" && out.Policy != "least_request" {
-		b.fault(s.SlowStart.Pos, path+".slow_start", "%s has no slow start: round_robin and least_request have", out.Policy)
-	}
-	return out
-}
-
-func (b *builder) healthCheck(s *syntax.HealthCheck, protocol Protocol, path string) *HealthCheck {
+func healthCheck(s *syntax.HealthCheck) *HealthCheck {
 	if s == nil || s.Off {
 		return nil
 	}
-	h := &HealthCheck{
+	return &HealthCheck{
 		Path: string(s.Path.V), GRPC: s.GRPC.V, TCP: s.TCP.V,
 		Interval: or(s.Interval, 5*time.Second, span), Timeout: or(s.Timeout, time.Second, span),
 		Healthy: or(s.HealthyThreshold, 2, number), Unhealthy: or(s.UnhealthyThreshold, 2, number),
 	}
-	if !s.Path.IsSet() && !h.GRPC && !h.TCP {
-		b.fault(s.Pos, path, "says when but not how: write path: /healthz, grpc: true or tcp: true")
-	}
-	if h.GRPC && protocol == HTTP1 {
-		b.fault(s.GRPC.Pos, path+".grpc", "needs protocol: grpc or http2")
-	}
-	return h
 }
 
-func (b *builder) outlier(s *syntax.OutlierDetection, path string) *Outlier {
+func outlier(s *syntax.OutlierDetection) *Outlier {
 	if s == nil || s.Off {
 		return nil
 	}
-	o := &Outlier{
+	return &Outlier{
 		FailureRate: wholePercent(s.FailureRate.V), MinRequests: or(s.MinRequests, 10, number),
 		Consecutive5xx: number(s.Consecutive5xx.V), Interval: or(s.Interval, 10*time.Second, span),
 		EjectFor: or(s.EjectFor, 30*time.Second, span), MaxEjected: or(s.MaxEjected, 50, wholePercent),
 	}
-	if !s.FailureRate.IsSet() && !s.Consecutive5xx.IsSet() {
-		b.fault(s.Pos, path, "says when but not what ejects: write failure_rate or consecutive_5xx")
-	}
-	if s.FailureRate.IsSet() && o.FailureRate == 0 && s.FailureRate.V >= 0 {
-		b.fault(s.FailureRate.Pos, path+".failure_rate", "would eject every endpoint: write at least 1%%, or `outlier_detection: none`")
-	}
-	return o
 }
 
 func breaker(s *syntax.Thresholds) Breaker {
@@ -188,27 +130,10 @@ func breaker(s *syntax.Thresholds) Breaker {
 	}
 }
 
-// split checks that its members are real and that somebody gets the requests.
+// split checks that its members are real.
 func (b *builder) split(s *syntax.Upstream, path string) Upstream {
 	u := Upstream{Pos: Pos(s.Pos), Name: string(s.Name.V)}
-	set := &s.UpstreamSettings
-	for _, own := range []struct {
-		key     string
-		written bool
-	}{
-		{"protocol", set.Protocol.IsSet()},
-		{"tls", set.TLS != nil},
-		{"load_balancing", set.LoadBalancing != nil},
-		{"connect_timeout", set.ConnectTimeout.IsSet()},
-		{"health_check", set.HealthCheck != nil},
-		{"circuit_breaker", set.CircuitBreaker != nil},
-		{"outlier_detection", set.OutlierDetection != nil},
-	} {
-		if own.written {
-			b.fault(s.Pos, path+"."+own.key, "a split has none of its own: write it on its members")
-		}
-	}
-	taken := false
+	check.Split(b.fault, s, path)
 	seen := map[string]bool{}
 	for _, m := range s.Split {
 		name := string(m.Upstream.V)
@@ -219,35 +144,20 @@ func (b *builder) split(s *syntax.Upstream, path string) Upstream {
 		case name == u.Name:
 			b.fault(m.Upstream.Pos, at, "a split cannot be its own member")
 		case member == nil:
-			b.unknown(m.Upstream.Pos, at, "upstream", name, b.names.upstreams)
+			b.unknown(m.Upstream, at, "upstream", b.names.upstreams)
 		case member.Split != nil:
 			b.fault(m.Upstream.Pos, at, "%q is a split itself: name its members here, with their weights", name)
 		case seen[name]:
 			b.fault(m.Upstream.Pos, at, "%q is there twice: add up its weights", name)
 		}
 		seen[name] = true
-		taken = taken || m.Weight.V > 0 || !m.Weight.IsSet()
 		u.Split = append(u.Split, SplitMember{Upstream: name, Weight: number(m.Weight.V)})
 	}
-	if !taken {
-		b.fault(s.Pos, path+".split", "no member has a weight above 0, so nobody gets the requests")
+	if k := s.Sticky; k != nil && !k.Off {
+		u.Sticky = &Sticky{Cookie: string(k.Cookie.V), Header: string(k.Header.V)}
+		if k.Cookie.IsSet() {
+			u.Sticky.TTL = or(k.TTL, time.Hour, span)
+		}
 	}
-	u.Sticky = b.sticky(s.Sticky, path+".sticky")
 	return u
-}
-
-func (b *builder) sticky(s *syntax.Sticky, path string) *Sticky {
-	if s == nil || s.Off {
-		return nil
-	}
-	out := &Sticky{Cookie: string(s.Cookie.V), Header: string(s.Header.V)}
-	switch {
-	case s.Cookie.IsSet():
-		out.TTL = or(s.TTL, time.Hour, span)
-	case !s.Header.IsSet():
-		b.fault(s.Pos, path, "write cookie: NAME or header: NAME")
-	case s.TTL.IsSet():
-		b.fault(s.TTL.Pos, path+".ttl", "belongs to a cookie: a header is hashed each time")
-	}
-	return out
 }

@@ -10,13 +10,18 @@ import (
 	"tollgate/internal/strictyaml"
 )
 
-// The words of a file, each with its place.
 type (
-	Text       = strictyaml.Value[string]
-	Flag       = strictyaml.Value[bool]
-	Number     = strictyaml.Value[int64]
-	Duration   = strictyaml.Value[Span]
+	// Text is any words, with their place.
+	Text = strictyaml.Value[string]
+	// Flag is true or false.
+	Flag = strictyaml.Value[bool]
+	// Number is a whole number.
+	Number = strictyaml.Value[int64]
+	// Duration is a time span above zero.
+	Duration = strictyaml.Value[Span]
+	// Percentage is a share of a hundred.
 	Percentage = strictyaml.Value[Share]
+	// Identifier is what a thing is called elsewhere in the file.
 	Identifier = strictyaml.Value[Name]
 )
 

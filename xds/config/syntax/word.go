@@ -292,11 +292,9 @@ func (t *Template) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// Variables lists the names in a template.
-func (t Template) Variables() []string { return Variables(string(t)) }
-
-// Variables lists what stands in braces.
-func Variables(text string) []string {
+// Variables lists the names in braces.
+func (t Template) Variables() []string {
+	text := string(t)
 	var out []string
 	for {
 		_, rest, ok := strings.Cut(text, "{")
