@@ -253,6 +253,12 @@ func TestServerFollowsTheControlPlane(t *testing.T) {
 	})
 }
 
+// TestNoLimits: a gateway without limits is a complete set too.
+func TestNoLimits(t *testing.T) {
+	lim := startLimiter(t, startControlPlane(t).address, "")
+	await(t, "never ready", func() bool { return lim.server.Ready() == nil })
+}
+
 // TestGracefulStop: of two limiters, one stops under load; callers that, like
 // Envoy, go to the other on a refused stream see no failure.
 func TestGracefulStop(t *testing.T) {

@@ -7,6 +7,8 @@
 --   "f cost limit window(us) shadow"   or   "g cost interval(ns) tolerance(ns) shadow"
 -- A counter is "a:b": start of the window (us) and hits, or (GCRA) the time of
 -- writing (us) and what was owed then (ns). All numbers stay below 2^53.
+-- A counter is kept for a second after it has lost its meaning, so that a clock
+-- set back a little finds it.
 -- Returns now, then for each key: allowed (0 or 1), a, b.
 local now
 if ARGV[1] == '' then
@@ -55,7 +57,7 @@ for i = 1, #KEYS do
       c.b = c.b + c.cost
       ttl = (c.a + c.y - now) / 1000
     end
-    redis.call('SET', KEYS[i], string.format('%.0f:%.0f', c.a, c.b), 'PX', string.format('%.0f', math.floor(ttl) + 1))
+    redis.call('SET', KEYS[i], string.format('%.0f:%.0f', c.a, c.b), 'PX', string.format('%.0f', math.floor(ttl) + 1001))
   end
   answer[#answer + 1] = c.fits and 1 or 0
   answer[#answer + 1] = c.a
