@@ -44,7 +44,7 @@ func (b *Builder) entries(i int, secure bool) []entry {
 	}
 	place := rankOf(r, i)
 	out := make([]entry, 0, len(routes)+1)
-	if r.CORS != nil {
+	if r.CORS != nil && r.Upstream != "" {
 		first := place
 		first.conditions, first.seq = len(r.Match.Query)+preflightConditions, -1
 		out = append(out, entry{rank: first, route: b.preflight(r), from: r})
