@@ -8,6 +8,8 @@ import (
 	rlsv3 "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 // maxRuleLabels bounds the series of refusals by rule; rules beyond it, over
@@ -22,7 +24,7 @@ type metrics struct {
 	rules    prometheus.Gauge
 	degraded prometheus.Gauge
 
-	ok, over, failed prometheus.Counter
+	ok, over, unavailable, bad, canceled prometheus.Counter
 
 	mu     sync.Mutex
 	series map[seriesKey]prometheus.Counter
@@ -41,7 +43,7 @@ func newMetrics(registry prometheus.Registerer, counters func() int) (*metrics, 
 	})
 	m := &metrics{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "tollgate_ratelimit_requests_total", Help: "Answers by decision: ok, over_limit, error.",
+			Name: "tollgate_ratelimit_requests_total", Help: "Answers by decision: ok, over_limit; or none was made: unavailable (unknown limit, store down), bad_request, canceled.",
 		}, []string{"decision"}),
 		duration: duration,
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -59,7 +61,8 @@ func newMetrics(registry prometheus.Registerer, counters func() int) (*metrics, 
 		series: map[seriesKey]prometheus.Counter{},
 		ids:    map[string]bool{},
 	}
-	m.ok, m.over, m.failed = m.requests.WithLabelValues("ok"), m.requests.WithLabelValues("over_limit"), m.requests.WithLabelValues("error")
+	m.ok, m.over = m.requests.WithLabelValues("ok"), m.requests.WithLabelValues("over_limit")
+	m.unavailable, m.bad, m.canceled = m.requests.WithLabelValues("unavailable"), m.requests.WithLabelValues("bad_request"), m.requests.WithLabelValues("canceled")
 	held := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "tollgate_ratelimit_memory_counters", Help: "Counters held in this process.",
 	}, func() float64 { return float64(counters()) })
@@ -110,14 +113,21 @@ func (m *metrics) observe(ctx context.Context, req any, info *grpc.UnaryServerIn
 	start := time.Now()
 	answer, err := next(ctx, req)
 	m.duration.Observe(time.Since(start).Seconds())
-	response, _ := answer.(*rlsv3.RateLimitResponse)
-	switch {
-	case err != nil:
-		m.failed.Inc()
-	case response.GetOverallCode() == rlsv3.RateLimitResponse_OVER_LIMIT:
-		m.over.Inc()
-	default:
-		m.ok.Inc()
-	}
+	m.outcome(answer, err).Inc()
 	return answer, err
+}
+
+func (m *metrics) outcome(answer any, err error) prometheus.Counter {
+	switch status.Code(err) {
+	case codes.OK:
+		if response, _ := answer.(*rlsv3.RateLimitResponse); response.GetOverallCode() == rlsv3.RateLimitResponse_OVER_LIMIT {
+			return m.over
+		}
+		return m.ok
+	case codes.InvalidArgument:
+		return m.bad
+	case codes.Canceled, codes.DeadlineExceeded:
+		return m.canceled
+	}
+	return m.unavailable
 }

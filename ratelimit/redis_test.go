@@ -1,6 +1,7 @@
 package ratelimit_test
 
 import (
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -87,6 +88,9 @@ func TestRedisLost(t *testing.T) {
 	}
 	if lim.server.Ready() != nil || !lim.serving(t) {
 		t.Error("a lost Redis made the limiter unready: it still decides")
+	}
+	if faults := lim.server.Faults(); len(faults) != 1 || !strings.Contains(faults[0], "--redis-url") {
+		t.Errorf("faults %q", faults)
 	}
 	redis.Restart(t)
 	await(t, "Redis is back and not used", func() bool {

@@ -31,6 +31,7 @@ type rules struct {
 	mu      sync.Mutex
 	keeper  *limits.Keeper
 	applied bool
+	fault   error // why the last update was refused; nil when it was not
 }
 
 func newRules(publish func(*limits.Table), m *metrics, log *slog.Logger) *rules {
@@ -46,20 +47,27 @@ func (r *rules) ready() error {
 	return nil
 }
 
+// refusal returns why the last update was refused, nil if it was not.
+func (r *rules) refusal() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.fault
+}
+
 // apply takes an update whole or not at all; its error goes back to the
 // control plane.
 func (r *rules) apply(now time.Time, u adsclient.Update) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	sets, err := decode(u)
 	if err != nil {
 		return r.refused(err)
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	table, err := r.keeper.Apply(now, sets, u.Removed)
 	if err != nil {
 		return r.refused(err)
 	}
-	r.applied = true
+	r.applied, r.fault = true, nil
 	r.metrics.updates.WithLabelValues("applied").Inc()
 	r.show(table)
 	r.log.Info("limit rules applied", "type_url", u.Type, "sets", len(sets), "removed", len(u.Removed), "rules", len(table.Rules()))
@@ -67,6 +75,7 @@ func (r *rules) apply(now time.Time, u adsclient.Update) error {
 }
 
 func (r *rules) refused(err error) error {
+	r.fault = err
 	r.metrics.updates.WithLabelValues("refused").Inc()
 	r.log.Warn("limit rules refused; the last good ones stay", "type_url", TypeRuleSet, "err", err)
 	return err

@@ -54,7 +54,8 @@ type Server struct {
 	rules  *rules
 	client *adsclient.Client
 	memory *store.Memory
-	redis  *store.Redis // nil: none
+	redis  *store.Redis // nil: none; then shared is nil too
+	shared *store.Failover
 }
 
 // New returns a server on a bound listener. It does not need Redis or the
@@ -71,7 +72,8 @@ func New(cfg Config) (*Server, error) {
 		if s.redis, err = store.NewRedis(store.RedisConfig{URL: cfg.RedisURL, Log: cfg.Log}); err != nil {
 			return nil, err
 		}
-		counters = store.NewFailover(store.FailoverConfig{Primary: s.redis, Local: s.memory, Log: cfg.Log, Degraded: m.setDegraded})
+		s.shared = store.NewFailover(store.FailoverConfig{Primary: s.redis, Local: s.memory, Log: cfg.Log, Degraded: m.setDegraded})
+		counters = s.shared
 	}
 	service := rls.New(counters, m, time.Now)
 	s.rules = newRules(service.SetTable, m, cfg.Log)
@@ -98,6 +100,18 @@ func New(cfg Config) (*Server, error) {
 
 // Ready returns nil once a complete set of rules is in use.
 func (s *Server) Ready() error { return s.rules.ready() }
+
+// Faults returns what an operator should mend while the server serves on.
+func (s *Server) Faults() []string {
+	var faults []string
+	if err := s.rules.refusal(); err != nil {
+		faults = append(faults, "the last limit rules were refused: "+err.Error())
+	}
+	if s.shared != nil && s.shared.Degraded() {
+		faults = append(faults, "the Redis of --redis-url does not answer: every limit does what its on_error says")
+	}
+	return faults
+}
 
 // Run serves until ctx ends, lets requests under way finish, and returns nil.
 func (s *Server) Run(ctx context.Context) error {

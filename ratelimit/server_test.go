@@ -224,6 +224,9 @@ func TestServerFollowsTheControlPlane(t *testing.T) {
 		if lim.server.Ready() != nil {
 			t.Error("a bad set made the limiter unready")
 		}
+		if faults := lim.server.Faults(); len(faults) != 1 || !strings.Contains(faults[0], "route/bad") {
+			t.Errorf("faults %q", faults)
+		}
 		if got, err := lim.ask("gateway/all"); got != rlsv3.RateLimitResponse_OVER_LIMIT || err != nil {
 			t.Errorf("the last good rules are gone: %s, %v", got, err)
 		}
@@ -234,6 +237,9 @@ func TestServerFollowsTheControlPlane(t *testing.T) {
 			_, err := lim.ask("route/good/0")
 			return err == nil
 		})
+		if faults := lim.server.Faults(); len(faults) != 0 {
+			t.Errorf("faults %q", faults)
+		}
 		if err := cp.cache.DeleteResource("gateway"); err != nil {
 			t.Fatal(err)
 		}
@@ -247,7 +253,7 @@ func TestServerFollowsTheControlPlane(t *testing.T) {
 		if err != nil || len(problems) > 0 {
 			t.Errorf("%v, %v", problems, err)
 		}
-		if n, err := testutil.GatherAndCount(lim.metrics, "tollgate_ratelimit_requests_total", "tollgate_ratelimit_refused_total", "tollgate_ratelimit_rule_updates_total"); err != nil || n != 6 {
+		if n, err := testutil.GatherAndCount(lim.metrics, "tollgate_ratelimit_requests_total", "tollgate_ratelimit_refused_total", "tollgate_ratelimit_rule_updates_total"); err != nil || n != 8 {
 			t.Errorf("%d series, %v", n, err)
 		}
 	})
