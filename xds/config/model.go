@@ -402,6 +402,7 @@ type Redirect struct {
 }
 
 // Rewrite changes what the upstream sees; at most one of Path, Prefix, Regex.
+// Path may name variables of a template match.
 type Rewrite struct {
 	Path   string
 	Prefix string

@@ -133,15 +133,7 @@ func Redirect(report Report, s *syntax.Redirect, match *syntax.Match, path strin
 	if !s.Scheme.IsSet() && !s.Host.IsSet() && !s.Path.IsSet() && !s.Prefix.IsSet() {
 		report(s.Pos, path, "leads back to itself: write scheme, host, path or prefix")
 	}
-	var known []string
-	if match != nil && match.Path != nil {
-		known = match.Path.Template.V.Variables()
-	}
-	for _, v := range s.Path.V.Variables() {
-		if !slices.Contains(known, v) {
-			report(s.Path.Pos, path+".path", "{%s} is no variable of the route's match.path.template%s", v, strictyaml.Suggest(v, known))
-		}
-	}
+	variables(report, s.Path, match, path)
 	prefix(report, s.Prefix, match, path)
 }
 
@@ -150,6 +142,7 @@ func Rewrite(report Report, s *syntax.Rewrite, match *syntax.Match, path string)
 	if s == nil || s.Off {
 		return
 	}
+	variables(report, s.Path, match, path)
 	prefix(report, s.Prefix, match, path)
 	if strings.HasPrefix(string(s.Host.V), "*") {
 		report(s.Host.Pos, path+".host", "must be one host")
@@ -173,5 +166,18 @@ func Rewrite(report Report, s *syntax.Rewrite, match *syntax.Match, path string)
 func prefix(report Report, written strictyaml.Value[syntax.Path], match *syntax.Match, path string) {
 	if written.IsSet() && (match == nil || match.Path == nil || !match.Path.Prefix.IsSet()) {
 		report(written.Pos, path+".prefix", "replaces the matched prefix, but the route matches no path by prefix")
+	}
+}
+
+// variables checks that a path names only what the template of the match has.
+func variables(report Report, written strictyaml.Value[syntax.Template], match *syntax.Match, path string) {
+	var known []string
+	if match != nil && match.Path != nil {
+		known = match.Path.Template.V.Variables()
+	}
+	for _, v := range written.V.Variables() {
+		if !slices.Contains(known, v) {
+			report(written.Pos, path+".path", "{%s} is no variable of the route's match.path.template%s", v, strictyaml.Suggest(v, known))
+		}
 	}
 }

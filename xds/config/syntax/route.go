@@ -257,8 +257,8 @@ type Redirect struct {
 // Rewrite changes what the upstream sees.
 type Rewrite struct {
 	Block
-	// Path replaces the whole path.
-	Path strictyaml.Value[Path] `yaml:"path" alt:"rewrite"`
+	// Path replaces the whole path; it may name variables of the template.
+	Path strictyaml.Value[Template] `yaml:"path" alt:"rewrite"`
 	// Prefix replaces the matched prefix.
 	Prefix strictyaml.Value[Path] `yaml:"prefix" alt:"rewrite"`
 	// Regex replaces what it matches.
