@@ -3,10 +3,9 @@ package compile
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"fmt"
-	"hash"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	authzv1 "tollgate/api/authz/v1"
@@ -39,7 +38,7 @@ func (b *builder) policy(r *config.Route) *authzv1.Policy {
 }
 
 func rule(i int, r *config.Rule) *authzv1.Rule {
-	out := &authzv1.Rule{Id: fmt.Sprintf("authorize[%d]", i), Methods: routing.WithHead(r.Methods), Shadow: r.Shadow}
+	out := &authzv1.Rule{Id: "authorize[" + strconv.Itoa(i) + "]", Methods: routing.WithHead(r.Methods), Shadow: r.Shadow}
 	switch {
 	case r.Permission != "":
 		out.Condition = &authzv1.Rule_Permission{Permission: r.Permission}
@@ -54,26 +53,30 @@ func rule(i int, r *config.Rule) *authzv1.Rule {
 // digest hashes what a policy says, field by field: the bytes of a proto are
 // not the same in every build.
 func digest(p *authzv1.Policy) string {
-	h := sha256.New()
-	write(h, "policy/1", p.GetRoute(), p.GetCredentials().GetMode().String(), fmt.Sprint(p.GetForward()))
+	text := join(nil, "policy/1", p.GetRoute(), p.GetCredentials().GetMode().String(), strconv.FormatBool(p.GetForward()))
 	for _, c := range p.GetCredentials().GetCredentials() {
-		write(h, "credential", fmt.Sprint(c.GetApiKey() != nil), c.GetJwt())
+		text = join(text, "credential", strconv.FormatBool(c.GetApiKey() != nil), c.GetJwt())
 	}
 	for _, r := range p.GetRules() {
-		write(h, "rule", r.GetId(), r.GetPermission(), r.GetAllow(), r.GetDeny(), fmt.Sprint(r.GetShadow()))
-		write(h, r.GetMethods()...)
+		text = join(text, "rule", r.GetId(), r.GetPermission(), r.GetAllow(), r.GetDeny(), strconv.FormatBool(r.GetShadow()))
+		text = join(text, r.GetMethods()...)
 	}
-	write(h, append([]string{"audiences"}, p.GetAudiences()...)...)
-	write(h, append([]string{"claims"}, p.GetLimitClaims()...)...)
-	return hex.EncodeToString(h.Sum(nil)[:8])
+	text = join(text, "audiences")
+	text = join(text, p.GetAudiences()...)
+	text = join(text, "claims")
+	text = join(text, p.GetLimitClaims()...)
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:8])
 }
 
-// write is injective: every text is preceded by its length.
-func write(h hash.Hash, texts ...string) {
-	_, _ = fmt.Fprintf(h, "%d:", len(texts)) // a hash never fails
+// join is injective: every list and every text is preceded by its length.
+func join(to []byte, texts ...string) []byte {
+	to = append(strconv.AppendInt(to, int64(len(texts)), 10), ':')
 	for _, t := range texts {
-		_, _ = fmt.Fprintf(h, "%d:%s", len(t), t)
+		to = append(strconv.AppendInt(to, int64(len(t)), 10), ':')
+		to = append(to, t...)
 	}
+	return to
 }
 
 // audiences are those of the identity token: the upstream, of a split all

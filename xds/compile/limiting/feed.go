@@ -36,11 +36,12 @@ const authzMetadata = "envoy.filters.http.ext_authz"
 type Feeds struct {
 	gateway []config.Limit
 	slots   []slot // of all plans, sorted by name
-	// What routes without limits of their own share, public and not; nil when
-	// a limit counts by route.
-	public, private *anypb.Any
-	gatewayClosed   bool
-	plansClosed     bool
+	// What all routes share, public and not, and its encoding for routes without
+	// limits of their own; nil when a limit counts by route.
+	sharedPublic, sharedPrivate []*routev3.RateLimit
+	public, private             *anypb.Any
+	gatewayClosed               bool
+	plansClosed                 bool
 }
 
 // slot is a place that the limits of several plans share, because a
@@ -67,8 +68,8 @@ func NewFeeds(gw *config.Gateway) *Feeds {
 	byRoute := func(by []string) bool { return slices.Contains(by, "route") }
 	if !slices.ContainsFunc(gw.RateLimit, func(l config.Limit) bool { return byRoute(l.By) }) &&
 		!slices.ContainsFunc(f.slots, func(s slot) bool { return byRoute(s.by) }) {
-		f.public = pack(f.descriptors(&config.Route{Auth: config.Auth{Mode: config.AuthPublic}}))
-		f.private = pack(f.descriptors(&config.Route{Auth: config.Auth{Mode: config.AuthAnyOf}}))
+		f.sharedPublic, f.sharedPrivate = f.common("", true), f.common("", false)
+		f.public, f.private = pack(f.sharedPublic), pack(f.sharedPrivate)
 	}
 	return f
 }
@@ -106,20 +107,34 @@ func (f *Feeds) PerRoute(r *config.Route) (filter string, typed *anypb.Any) {
 	return filter, pack(f.descriptors(r))
 }
 
-// descriptors lists gateway, plans, route. A public route has no tenant, hence
-// no plan.
+// descriptors lists gateway, plans, route.
 func (f *Feeds) descriptors(r *config.Route) []*routev3.RateLimit {
-	var out []*routev3.RateLimit
-	for i := range f.gateway {
-		out = append(out, descriptor(r.Name, f.gateway[i].ID, false, f.gateway[i].By))
+	public := r.Auth.Mode == config.AuthPublic
+	shared := f.sharedPrivate
+	if public {
+		shared = f.sharedPublic
 	}
-	if r.Auth.Mode != config.AuthPublic {
-		for _, s := range f.slots {
-			out = append(out, descriptor(r.Name, s.name, true, s.by))
-		}
+	if f.public == nil {
+		shared = f.common(r.Name, public)
 	}
+	out := slices.Clip(shared)
 	for i := range r.RateLimit {
 		out = append(out, descriptor(r.Name, r.RateLimit[i].ID, false, r.RateLimit[i].By))
+	}
+	return out
+}
+
+// common lists gateway and plans. A public route has no tenant, hence no plan.
+func (f *Feeds) common(route string, public bool) []*routev3.RateLimit {
+	var out []*routev3.RateLimit
+	for i := range f.gateway {
+		out = append(out, descriptor(route, f.gateway[i].ID, false, f.gateway[i].By))
+	}
+	if public {
+		return out
+	}
+	for _, s := range f.slots {
+		out = append(out, descriptor(route, s.name, true, s.by))
 	}
 	return out
 }

@@ -10,7 +10,6 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
-	previousv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/previous_hosts/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 
 	"tollgate/xds/compile/field"
@@ -104,7 +103,7 @@ func unsent(word string) bool { return word == "connect-failure" || word == "ref
 
 // action is everything about forwarding but the cluster.
 func (b *Builder) action(r *config.Route, v *variant) *routev3.RouteAction {
-	out := &routev3.RouteAction{Timeout: field.Duration(v.timeout), RetryPolicy: retryPolicy(r, v), HashPolicy: b.hashPolicies(r.Upstream)}
+	out := &routev3.RouteAction{Timeout: field.Duration(v.timeout), RetryPolicy: b.retryPolicy(r, v), HashPolicy: b.hashPolicies(r.Upstream)}
 	switch {
 	case r.WebSocket || v.timeout == 0:
 		out.IdleTimeout = field.Duration(max(openIdle, v.timeout))
@@ -128,17 +127,14 @@ func (b *Builder) action(r *config.Route, v *variant) *routev3.RouteAction {
 	return out
 }
 
-func retryPolicy(r *config.Route, v *variant) *routev3.RetryPolicy {
+func (b *Builder) retryPolicy(r *config.Route, v *variant) *routev3.RetryPolicy {
 	if r.Retry == nil || r.Retry.Attempts < 2 {
 		return nil
 	}
 	out := &routev3.RetryPolicy{
-		NumRetries:   field.Uint(r.Retry.Attempts - 1),
-		RetryBackOff: &routev3.RetryPolicy_RetryBackOff{BaseInterval: field.Duration(r.Retry.BackoffBase), MaxInterval: field.Duration(r.Retry.BackoffMax)},
-		RetryHostPredicate: []*routev3.RetryPolicy_RetryHostPredicate{{
-			Name:       "envoy.retry_host_predicates.previous_hosts",
-			ConfigType: &routev3.RetryPolicy_RetryHostPredicate_TypedConfig{TypedConfig: field.Any(&previousv3.PreviousHostsPredicate{})},
-		}},
+		NumRetries:                    field.Uint(r.Retry.Attempts - 1),
+		RetryBackOff:                  &routev3.RetryPolicy_RetryBackOff{BaseInterval: field.Duration(r.Retry.BackoffBase), MaxInterval: field.Duration(r.Retry.BackoffMax)},
+		RetryHostPredicate:            b.otherHost,
 		HostSelectionRetryMaxAttempts: 3,
 	}
 	var words []string

@@ -80,6 +80,6 @@ func (b *Builder) preflight(r *config.Route) *routev3.Route {
 		Name:                 r.Name + suffixPreflight,
 		Match:                withMethods(withHeader(m, asked), []string{"OPTIONS"}),
 		Action:               &routev3.Route_Route{Route: action},
-		TypedPerFilterConfig: map[string]*anypb.Any{AuthzFilter: b.unchecked, CORSFilter: field.Any(corsPolicy(r))},
+		TypedPerFilterConfig: map[string]*anypb.Any{AuthzFilter: b.unauthorized[AuthzFilter], CORSFilter: field.Any(corsPolicy(r))},
 	}
 }

@@ -26,7 +26,7 @@ type entry struct {
 // entries are the Envoy routes that serve a route of the file: one, or more
 // where its methods differ in timeout or retries, its split keeps clients by
 // cookie, or browsers may ask first.
-func (b *Builder) entries(i int, secure bool) []entry {
+func (b *Builder) entries(i int, secure bool) []*entry {
 	r := &b.gw.Routes[i]
 	base := routev3.Route{
 		TypedPerFilterConfig: b.perFilter(i),
@@ -43,15 +43,15 @@ func (b *Builder) entries(i int, secure bool) []entry {
 		routes = b.forward(r, &base, secure)
 	}
 	place := rankOf(r, i)
-	out := make([]entry, 0, len(routes)+1)
+	out := make([]*entry, 0, len(routes)+1)
 	if r.CORS != nil && r.Upstream != "" {
 		first := place
 		first.conditions, first.seq = len(r.Match.Query)+preflightConditions, -1
-		out = append(out, entry{rank: first, route: b.preflight(r), from: r})
+		out = append(out, &entry{rank: first, route: b.preflight(r), from: r})
 	}
 	for seq, route := range routes {
 		place.seq = seq
-		out = append(out, entry{rank: place, route: route, from: r})
+		out = append(out, &entry{rank: place, route: route, from: r})
 	}
 	return out
 }
@@ -68,7 +68,7 @@ func named(base *routev3.Route, name string, match *routev3.RouteMatch) *routev3
 // perFilter binds a route to its policy, its limits and its bounds.
 func (b *Builder) perFilter(i int) map[string]*anypb.Any {
 	r := &b.gw.Routes[i]
-	out := map[string]*anypb.Any{AuthzFilter: b.unchecked}
+	out := map[string]*anypb.Any{AuthzFilter: b.unauthorized[AuthzFilter]}
 	if r.Auth.Mode != config.AuthPublic {
 		out[AuthzFilter] = field.Any(&authzfilterv3.ExtAuthzPerRoute{Override: &authzfilterv3.ExtAuthzPerRoute_CheckSettings{
 			CheckSettings: &authzfilterv3.CheckSettings{

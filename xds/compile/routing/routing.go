@@ -12,10 +12,12 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	authzfilterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
+	previousv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/previous_hosts/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"tollgate/xds/compile/field"
 	"tollgate/xds/compile/limiting"
+	"tollgate/xds/compile/refusal"
 	"tollgate/xds/config"
 )
 
@@ -44,16 +46,27 @@ type Builder struct {
 	upstreams map[string]*config.Upstream
 	policies  []string // by route; "" for public ones
 	feeds     *limiting.Feeds
-	unchecked *anypb.Any // of routes that nobody authorizes
 	enabled   *anypb.Any // wakes a sleeping filter
+	// unauthorized keeps a route from the authorization servers.
+	unauthorized map[string]*anypb.Any
+	// What thousands of routes share is made once.
+	bodies    map[refusal.Refusal]*corev3.SubstitutionFormatString
+	otherHost []*routev3.RetryPolicy_RetryHostPredicate
 }
 
 // New prepares for gw, whose routes are bound to the named policies.
 func New(gw *config.Gateway, upstreams map[string]*config.Upstream, policies []string) *Builder {
 	return &Builder{
 		gw: gw, upstreams: upstreams, policies: policies, feeds: limiting.NewFeeds(gw),
-		unchecked: field.Any(&authzfilterv3.ExtAuthzPerRoute{Override: &authzfilterv3.ExtAuthzPerRoute_Disabled{Disabled: true}}),
-		enabled:   field.Any(&routev3.FilterConfig{Config: &anypb.Any{}}),
+		enabled: field.Any(&routev3.FilterConfig{Config: &anypb.Any{}}),
+		unauthorized: map[string]*anypb.Any{
+			AuthzFilter: field.Any(&authzfilterv3.ExtAuthzPerRoute{Override: &authzfilterv3.ExtAuthzPerRoute_Disabled{Disabled: true}}),
+		},
+		bodies: map[refusal.Refusal]*corev3.SubstitutionFormatString{},
+		otherHost: []*routev3.RetryPolicy_RetryHostPredicate{{
+			Name:       "envoy.retry_host_predicates.previous_hosts",
+			ConfigType: &routev3.RetryPolicy_RetryHostPredicate_TypedConfig{TypedConfig: field.Any(&previousv3.PreviousHostsPredicate{})},
+		}},
 	}
 }
 
@@ -84,7 +97,7 @@ func (b *Builder) toHTTPS(port uint16) *routev3.VirtualHost {
 	}
 	redirect := &routev3.Route{
 		Name: "#https", Match: &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
-		Action: &routev3.Route_Redirect{Redirect: action}, TypedPerFilterConfig: b.unauthorized(),
+		Action: &routev3.Route_Redirect{Redirect: action}, TypedPerFilterConfig: b.unauthorized,
 	}
 	return &routev3.VirtualHost{Name: "*", Domains: []string{"*"}, Routes: append(b.guards(), redirect)}
 }

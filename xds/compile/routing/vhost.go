@@ -5,8 +5,8 @@ import (
 	"slices"
 	"strings"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
-	"google.golang.org/protobuf/types/known/anypb"
 
 	"tollgate/xds/compile/field"
 	"tollgate/xds/compile/refusal"
@@ -22,15 +22,15 @@ const (
 
 // refuse answers whatever m matches, asking nobody.
 func (b *Builder) refuse(r refusal.Refusal, name string, m *routev3.RouteMatch) *routev3.Route {
-	return &routev3.Route{
-		Name: name, Match: m, TypedPerFilterConfig: b.unauthorized(),
-		Action: &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{Status: uint32(r.Status), BodyFormat: r.Body()}},
+	body := b.bodies[r]
+	if body == nil {
+		body = r.Body()
+		b.bodies[r] = body
 	}
-}
-
-// unauthorized keeps a route from the authorization servers.
-func (b *Builder) unauthorized() map[string]*anypb.Any {
-	return map[string]*anypb.Any{AuthzFilter: b.unchecked}
+	return &routev3.Route{
+		Name: name, Match: m, TypedPerFilterConfig: b.unauthorized,
+		Action: &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{Status: uint32(r.Status), BodyFormat: body}},
+	}
 }
 
 // guards are the first routes of every virtual host.
@@ -48,7 +48,7 @@ func (b *Builder) guards() []*routev3.Route {
 // never falls through from one virtual host to the next, so each holds the
 // routes of less exact hosts behind its own.
 func (b *Builder) virtualHosts(l *config.Listener) []*routev3.VirtualHost {
-	byHost := map[string][]entry{"*": nil}
+	byHost := map[string][]*entry{"*": nil}
 	for i := range b.gw.Routes {
 		r := &b.gw.Routes[i]
 		if len(r.Listeners) > 0 && !slices.Contains(r.Listeners, l.Name) {
@@ -73,7 +73,7 @@ func (b *Builder) virtualHosts(l *config.Listener) []*routev3.VirtualHost {
 			continue
 		}
 		vh := &routev3.VirtualHost{Name: host, Domains: []string{host}, Routes: b.guards()}
-		for _, e := range b.withAllow(entries) {
+		for _, e := range b.ordered(entries) {
 			vh.Routes = append(vh.Routes, e.route)
 		}
 		groups[key] = vh
@@ -82,9 +82,9 @@ func (b *Builder) virtualHosts(l *config.Listener) []*routev3.VirtualHost {
 	return out
 }
 
-// reachable lists, in order, what a request to host may match.
-func reachable(byHost map[string][]entry, host string) []entry {
-	var out []entry
+// reachable lists what a request to host may match.
+func reachable(byHost map[string][]*entry, host string) []*entry {
+	var out []*entry
 	seen := map[*routev3.Route]bool{}
 	for place, pattern := range patterns(host) {
 		for _, e := range byHost[pattern] {
@@ -92,11 +92,11 @@ func reachable(byHost map[string][]entry, host string) []entry {
 				continue // a route that names both a.x and *.x
 			}
 			seen[e.route] = true
-			e.rank.host = place
-			out = append(out, e)
+			placed := *e
+			placed.rank.host = place
+			out = append(out, &placed)
 		}
 	}
-	slices.SortFunc(out, func(a, b entry) int { return a.rank.compare(&b.rank) })
 	return out
 }
 
@@ -121,7 +121,7 @@ func patterns(host string) []string {
 }
 
 // fingerprint is equal for equal lists of routes.
-func fingerprint(entries []entry) string {
+func fingerprint(entries []*entry) string {
 	var b strings.Builder
 	for i := range entries {
 		b.WriteString(entries[i].route.GetName())
@@ -139,17 +139,18 @@ type pathKey struct {
 
 // allowed gathers the routes of one path.
 type allowed struct {
-	first   entry
+	first   *entry
+	rank    rank
 	methods []string
 	all     bool // some route takes every method
 	plain   bool // some route asks for nothing but the path and its methods
 }
 
-// withAllow adds, behind the routes of each path, a 405 for methods that none
-// of them takes.
-func (b *Builder) withAllow(entries []entry) []entry {
+// ordered sorts the routes of a host and adds, behind those of each path, a
+// 405 for methods that none of them takes.
+func (b *Builder) ordered(entries []*entry) []*entry {
 	paths := map[pathKey]*allowed{}
-	var order []pathKey
+	var order []*allowed
 	for _, e := range entries {
 		if e.rank.seq < 0 {
 			continue
@@ -157,38 +158,34 @@ func (b *Builder) withAllow(entries []entry) []entry {
 		k := pathKey{e.rank.kind, e.rank.path}
 		a := paths[k]
 		if a == nil {
-			a = &allowed{first: e}
+			a = &allowed{first: e, rank: e.rank}
 			paths[k] = a
-			order = append(order, k)
+			order = append(order, a)
 		}
 		// Raised routes of a path must not lift its 405 over other paths.
-		a.first.rank.priority = min(a.first.rank.priority, e.rank.priority, 0)
-		a.first.rank.host = min(a.first.rank.host, e.rank.host)
+		a.rank.priority = min(a.rank.priority, e.rank.priority, 0)
+		a.rank.host = min(a.rank.host, e.rank.host)
 		a.methods = append(a.methods, e.from.Match.Methods...)
 		a.all = a.all || len(e.from.Match.Methods) == 0
 		a.plain = a.plain || e.rank.conditions == 0
 	}
-	out := entries
-	for _, k := range order {
-		if a := paths[k]; !a.all && a.plain {
-			out = append(out, b.refuseMethod(a))
+	for _, a := range order {
+		if !a.all && a.plain {
+			entries = append(entries, b.refuseMethod(a))
 		}
 	}
-	if len(out) > len(entries) {
-		slices.SortFunc(out, func(a, b entry) int { return a.rank.compare(&b.rank) })
-	}
-	return out
+	slices.SortFunc(entries, func(a, b *entry) int { return a.rank.compare(&b.rank) })
+	return entries
 }
 
-func (b *Builder) refuseMethod(a *allowed) entry {
-	methods := WithHead(a.methods)
-	slices.SortFunc(methods, compareMethods)
-	methods = slices.Compact(methods)
+func (b *Builder) refuseMethod(a *allowed) *entry {
+	slices.SortFunc(a.methods, compareMethods)
+	methods := WithHead(slices.Compact(a.methods))
 	m := withMethods(matchPath(&a.first.from.Match), methods)
 	m.GetHeaders()[0].InvertMatch = true
-	e := entry{rank: a.first.rank, from: a.first.from}
+	e := &entry{rank: a.rank, from: a.first.from}
 	e.rank.conditions, e.rank.order, e.rank.seq = -1, 0, 0
 	e.route = b.refuse(refusal.Refusal{Status: 405, Reason: "method_not_allowed", Message: "Method not allowed"}, a.first.from.Name+suffixAllow, m)
-	e.route.ResponseHeadersToAdd = append(e.route.GetResponseHeadersToAdd(), field.SetHeader("allow", strings.Join(methods, ", ")))
+	e.route.ResponseHeadersToAdd = []*corev3.HeaderValueOption{field.SetHeader("allow", strings.Join(methods, ", "))}
 	return e
 }
