@@ -18,17 +18,21 @@ type seen struct {
 	authorizations, keys, hosts int
 }
 
-// lines calls each for every header of the request, in either encoding that
-// Envoy uses.
-func lines(h *authv3.AttributeContext_HttpRequest, each func(name, value string)) {
+// lines calls each for the wanted headers of the request, in either encoding
+// that Envoy uses. Only their values are copied.
+func lines(h *authv3.AttributeContext_HttpRequest, wanted func(name string) bool, each func(name, value string)) {
 	if raw := h.GetHeaderMap().GetHeaders(); len(raw) > 0 {
 		for _, l := range raw {
-			each(lower(l.GetKey()), headerValue(l))
+			if name := lower(l.GetKey()); wanted(name) {
+				each(name, headerValue(l))
+			}
 		}
 		return
 	}
 	for name, value := range h.GetHeaders() {
-		each(lower(name), value)
+		if name = lower(name); wanted(name) {
+			each(name, value)
+		}
 	}
 }
 
@@ -43,7 +47,14 @@ func lower(name string) string { return strings.ToLower(name) } // no copy if it
 
 func scan(h *authv3.AttributeContext_HttpRequest, keyHeader string) seen {
 	var s seen
-	lines(h, func(name, value string) {
+	wanted := func(name string) bool {
+		switch name {
+		case "authorization", ":authority", "host", "x-request-id", "content-type", keyHeader:
+			return true
+		}
+		return false
+	}
+	lines(h, wanted, func(name, value string) {
 		switch name {
 		case "authorization":
 			s.authorization = value
@@ -173,10 +184,8 @@ func hex(c byte) (byte, bool) {
 
 func joined(h *authv3.AttributeContext_HttpRequest) map[string]string {
 	out := make(map[string]string, len(h.GetHeaderMap().GetHeaders())+len(h.GetHeaders()))
-	lines(h, func(name, value string) {
-		if strings.HasPrefix(name, ":") {
-			return
-		}
+	wanted := func(name string) bool { return !strings.HasPrefix(name, ":") }
+	lines(h, wanted, func(name, value string) {
 		value = strings.ToValidUTF8(value, "\uFFFD")
 		if before, twice := out[name]; twice {
 			value = before + "," + value

@@ -141,7 +141,7 @@ func (x *KeyIndex) verify(key string, now time.Time) (*policy.Caller, policy.Rea
 	if !ok {
 		return nil, policy.UnknownKey
 	}
-	sum := sha256.Sum256([]byte(key))
+	sum := digest(key)
 	entry, known := x.entries[id]
 	var want [sha256.Size]byte
 	if known {

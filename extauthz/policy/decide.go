@@ -219,10 +219,18 @@ func (r *rule) result(held bool, err error) string {
 }
 
 func (p *Policy) input(r *Request, d *Decision) *celenv.Input {
-	auth := &celenv.Auth{Plan: d.Plan, Grants: &celenv.Grants{}}
+	var whole struct { // one allocation for both
+		in   celenv.Input
+		auth celenv.Auth
+	}
+	auth := &whole.auth
+	auth.Plan = d.Plan
 	if c := d.Caller; c != nil {
 		auth.Kind, auth.Tenant, auth.User, auth.KeyID = c.Kind, c.Tenant, c.User, c.KeyID
 		auth.Permissions, auth.Scopes, auth.Claims, auth.Grants = c.Permissions, c.Scopes, c.Claims, c.Grants
+	} else {
+		auth.Grants = &celenv.Grants{}
 	}
-	return &celenv.Input{Request: r.Request, Auth: auth, Route: p.Route}
+	whole.in = celenv.Input{Request: r.Request, Auth: auth, Route: p.Route}
+	return &whole.in
 }

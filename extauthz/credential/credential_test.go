@@ -1,0 +1,300 @@
+package credential_test
+
+import (
+	"crypto/ed25519"
+	"crypto/rand"
+	"hash/crc32"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+
+	authzv1 "tollgate/api/authz/v1"
+	"tollgate/extauthz/credential"
+	"tollgate/extauthz/policy"
+	"tollgate/internal/jwks"
+)
+
+var start = time.Unix(1_800_000_000, 0)
+
+func platform() *authzv1.Issuer {
+	return &authzv1.Issuer{
+		Name: "platform", Issuer: "https://issuer.test", Audiences: []string{"api"}, Typ: []string{"at+jwt", "JWT"},
+		TenantClaim: []string{"realm", "tenant"}, UserClaim: []string{"sub"}, PermissionsClaim: []string{"permissions"},
+	}
+}
+
+func claims(change jwt.MapClaims) jwt.MapClaims {
+	out := jwt.MapClaims{
+		"iss": "https://issuer.test", "aud": []string{"api", "other"}, "sub": "ann", "realm": map[string]any{"tenant": "acme"},
+		"permissions": []string{"clerk", "users:read"}, "scope": "openid mail", "exp": start.Unix() + 60, "iat": start.Unix(),
+	}
+	for k, v := range change {
+		out[k] = v
+		if v == nil {
+			delete(out, k)
+		}
+	}
+	return out
+}
+
+func sign(t *testing.T, key ed25519.PrivateKey, header map[string]any, c jwt.MapClaims) string {
+	t.Helper()
+	token := jwt.NewWithClaims(jwt.SigningMethodEdDSA, c)
+	for k, v := range header {
+		token.Header[k] = v
+	}
+	signed, err := token.SignedString(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return signed
+}
+
+type mutable struct {
+	set    jwks.Set
+	absent bool
+	misses int
+}
+
+func (m *mutable) Keys(time.Time) (jwks.Set, bool) { return m.set, !m.absent }
+func (m *mutable) Miss()                           { m.misses++ }
+
+func TestToken(t *testing.T) {
+	public, key, _ := ed25519.GenerateKey(rand.Reader)
+	_, stranger, _ := ed25519.GenerateKey(rand.Reader)
+	source := &mutable{set: jwks.NewSet(jwks.Key{ID: "k", Alg: jwks.EdDSA, Public: public})}
+	v := credential.NewVerifier(map[string]*credential.Issuer{"platform": credential.NewIssuer(platform(), policy.Roles{"clerk": {"orders:*"}}, source)}, nil)
+	kid := map[string]any{"kid": "k"}
+	good := sign(t, key, kid, claims(nil))
+	hmac, _ := jwt.NewWithClaims(jwt.SigningMethodHS256, claims(nil)).SignedString([]byte(public))
+	nothing, _ := jwt.NewWithClaims(jwt.SigningMethodNone, claims(nil)).SignedString(jwt.UnsafeAllowNoneSignatureType)
+	for name, c := range map[string]struct {
+		token  string
+		after  time.Duration
+		reason policy.Reason
+	}{
+		"good":              {token: good},
+		"good again":        {token: good},
+		"last second":       {token: good, after: 59 * time.Second},
+		"exp exactly now":   {token: good, after: 60 * time.Second, reason: policy.ExpiredToken},
+		"at+jwt":            {token: sign(t, key, map[string]any{"kid": "k", "typ": "AT+JWT"}, claims(nil))},
+		"no kid, one key":   {token: sign(t, key, nil, claims(nil))},
+		"aud as text":       {token: sign(t, key, kid, claims(jwt.MapClaims{"aud": "api"}))},
+		"iat within leeway": {token: sign(t, key, kid, claims(jwt.MapClaims{"iat": start.Unix() + 30}))},
+		"iat in the future": {token: sign(t, key, kid, claims(jwt.MapClaims{"iat": start.Unix() + 31})), reason: policy.InvalidToken},
+		"nbf in the future": {token: sign(t, key, kid, claims(jwt.MapClaims{"nbf": start.Unix() + 31})), reason: policy.InvalidToken},
+		"nbf as text":       {token: sign(t, key, kid, claims(jwt.MapClaims{"nbf": "0"})), reason: policy.InvalidToken},
+		"no exp":            {token: sign(t, key, kid, claims(jwt.MapClaims{"exp": nil})), reason: policy.InvalidToken},
+		"exp as text":       {token: sign(t, key, kid, claims(jwt.MapClaims{"exp": "9999999999"})), reason: policy.InvalidToken},
+		"exp huge":          {token: sign(t, key, kid, claims(jwt.MapClaims{"exp": 1e300})), reason: policy.InvalidToken},
+		"another issuer":    {token: sign(t, key, kid, claims(jwt.MapClaims{"iss": "https://evil.test"})), reason: policy.InvalidToken},
+		"no issuer":         {token: sign(t, key, kid, claims(jwt.MapClaims{"iss": nil})), reason: policy.InvalidToken},
+		"another audience":  {token: sign(t, key, kid, claims(jwt.MapClaims{"aud": "billing"})), reason: policy.InvalidToken},
+		"mixed audience":    {token: sign(t, key, kid, claims(jwt.MapClaims{"aud": []any{"api", 1}})), reason: policy.InvalidToken},
+		"no audience":       {token: sign(t, key, kid, claims(jwt.MapClaims{"aud": nil})), reason: policy.InvalidToken},
+		"no user":           {token: sign(t, key, kid, claims(jwt.MapClaims{"sub": nil})), reason: policy.InvalidToken},
+		"refresh token":     {token: sign(t, key, map[string]any{"kid": "k", "typ": "refresh+jwt"}, claims(nil)), reason: policy.InvalidToken},
+		"crit":              {token: sign(t, key, map[string]any{"kid": "k", "crit": []string{"x"}}, claims(nil)), reason: policy.InvalidToken},
+		"unknown kid":       {token: sign(t, key, map[string]any{"kid": "../k"}, claims(nil)), reason: policy.InvalidToken},
+		"another key":       {token: sign(t, stranger, kid, claims(nil)), reason: policy.InvalidToken},
+		"own jwk":           {token: sign(t, stranger, map[string]any{"kid": "k", "jku": "http://evil", "jwk": map[string]any{}}, claims(nil)), reason: policy.InvalidToken},
+		"HS256 by our key":  {token: hmac, reason: policy.InvalidToken},
+		"none":              {token: nothing, reason: policy.InvalidToken},
+		"cut":               {token: good[:len(good)-4], reason: policy.InvalidToken},
+		"not a token":       {token: "-", reason: policy.InvalidToken},
+		"too long":          {token: good + strings.Repeat("A", 9000), reason: policy.InvalidToken},
+	} {
+		caller, reason := v.Token([]string{"platform"}, c.token, start.Add(c.after))
+		if reason != c.reason || (caller == nil) != (reason != "") {
+			t.Errorf("%s: %v, %q; want %q", name, caller, reason, c.reason)
+		}
+		if caller != nil && (caller.Tenant != "acme" || caller.User != "ann" || !caller.Grants.Can("orders:write") || !caller.Grants.Can("users:read") || caller.Grants.Can("users:write") || len(caller.Scopes) != 2 || caller.Credential == "") {
+			t.Errorf("%s: %+v", name, caller)
+		}
+	}
+	if source.misses != 1 {
+		t.Errorf("%d refreshes asked for by one unknown kid", source.misses)
+	}
+	if _, reason := v.Token([]string{"gone"}, good, start); reason != policy.PolicyNotReady {
+		t.Error(reason)
+	}
+	// The key is withdrawn: what was verified with it no longer counts.
+	replaced, _, _ := ed25519.GenerateKey(rand.Reader)
+	source.set = jwks.NewSet(jwks.Key{ID: "k", Alg: jwks.EdDSA, Public: replaced})
+	if caller, reason := v.Token([]string{"platform"}, good, start); reason != policy.InvalidToken {
+		t.Error(caller, reason)
+	}
+	source.absent, source.set = true, jwks.Set{}
+	if _, reason := v.Token([]string{"platform"}, good, start); reason != policy.PolicyNotReady {
+		t.Errorf("without keys nobody can say that a token is bad: %q", reason)
+	}
+}
+
+func TestKeys(t *testing.T) {
+	plain, secret, err := credential.NewKey(credential.KeySpec{Tenant: "acme", Permissions: []string{"clerk"}, Lifetime: time.Hour}, start)
+	if err != nil {
+		t.Fatal(err)
+	}
+	revoked, revokedSecret, _ := credential.NewKey(credential.KeySpec{Tenant: "acme", Owner: "bob", Test: true}, start)
+	revoked.Revoked = start.Add(time.Minute)
+	index := credential.NewKeyIndex(policy.Roles{"clerk": {"orders:read"}}, []credential.Key{plain}, []credential.Key{revoked})
+	v := credential.NewVerifier(nil, index)
+	if !strings.HasPrefix(secret, "tok_live_") || !strings.HasPrefix(revokedSecret, "tok_test_") || len(secret) != 60 {
+		t.Error(len(secret))
+	}
+	for name, c := range map[string]struct {
+		key    string
+		after  time.Duration
+		reason policy.Reason
+		user   string
+	}{
+		"good":           {key: secret, user: "key:" + plain.ID},
+		"expired":        {key: secret, after: time.Hour, reason: policy.ExpiredKey},
+		"owner":          {key: revokedSecret, user: "bob"},
+		"revoked":        {key: revokedSecret, after: time.Minute, reason: policy.RevokedKey},
+		"typo":           {key: secret[:20] + "0" + secret[21:], reason: policy.UnknownKey},
+		"another secret": {key: swapSecret(secret), reason: policy.UnknownKey},
+		"short":          {key: "tok_live_", reason: policy.UnknownKey},
+		"empty":          {key: "", reason: policy.UnknownKey},
+		"live as test":   {key: strings.Replace(secret, "live", "test", 1), reason: policy.UnknownKey},
+	} {
+		caller, reason := v.Key(c.key, start.Add(c.after))
+		if reason != c.reason {
+			t.Errorf("%s: %q, want %q", name, reason, c.reason)
+		}
+		if caller != nil && (caller.User != c.user || caller.Kind != "api_key") {
+			t.Errorf("%s: %+v", name, caller)
+		}
+	}
+	if _, reason := credential.NewVerifier(nil, nil).Key(secret, start); reason != policy.PolicyNotReady {
+		t.Error("keys that were not read yet cannot be unknown:", reason)
+	}
+}
+
+// swapSecret makes a well-formed key with the id of one and another secret.
+func swapSecret(key string) string {
+	const base62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+	body := key[:22] + strings.Repeat("A", 32)
+	sum := crc32.ChecksumIEEE([]byte(body))
+	crc := make([]byte, 6)
+	for i := range crc {
+		crc[5-i] = base62[sum%62]
+		sum /= 62
+	}
+	return body + string(crc)
+}
+
+func TestKeyFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sub", "keys.yaml")
+	var wait sync.WaitGroup
+	for range 8 {
+		wait.Go(func() {
+			if _, _, err := credential.CreateKey(path, credential.KeySpec{Tenant: "acme", Permissions: []string{"orders:read"}, Lifetime: time.Hour}, start); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wait.Wait()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys, err := credential.ParseKeys(data)
+	if err != nil || len(keys) != 8 || !keys[0].Expires.Equal(start.Add(time.Hour)) || keys[0].Permissions[0] != "orders:read" {
+		t.Fatalf("%v, %v\n%s", keys, err, data)
+	}
+	if info, _ := os.Stat(path); info.Mode().Perm() != 0o600 {
+		t.Error(info.Mode())
+	}
+	if strings.Contains(string(data), "tok_") {
+		t.Error("a secret is in the file")
+	}
+	if err := credential.RevokeKey(path, keys[3].ID, start); err != nil {
+		t.Error(err)
+	}
+	if err := credential.RevokeKey(path, "nobody", start); err == nil {
+		t.Error("a key that is not there was revoked")
+	}
+	data, _ = os.ReadFile(path)
+	if keys, _ = credential.ParseKeys(data); keys[3].Revoked.IsZero() || !keys[2].Revoked.IsZero() {
+		t.Errorf("%s", data)
+	}
+}
+
+func TestKeyFileFaults(t *testing.T) {
+	hash := "sha256:" + strings.Repeat("ab", 32)
+	for text, want := range map[string]string{
+		"keys: [{id: a, hash: \"" + hash + "\", tenant: t, revokd: 2026-01-01T00:00:00Z}]":               "revokd",
+		"keys: [{id: a, hash: abc, tenant: t}]":                                                          "hash of a",
+		"keys: [{id: a, hash: \"" + strings.Repeat("ab", 32) + "\", tenant: t}]":                         "hash of a",
+		"keys: [{id: a, hash: \"" + hash + "\"}]":                                                        "no tenant",
+		"keys: [{hash: \"" + hash + "\", tenant: t}]":                                                    "id",
+		"keys: [{id: a, hash: \"" + hash + "\", tenant: t}, {id: a, hash: \"" + hash + "\", tenant: t}]": "twice",
+		"keys: {": "key file",
+		"keys: [{id: a, hash: \"" + hash + "\", tenant: t, expires: soon}]": "key file",
+	} {
+		if _, err := credential.ParseKeys([]byte(text)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+	for _, empty := range []string{"", "keys:\n", "keys: []\n"} {
+		if keys, err := credential.ParseKeys([]byte(empty)); err != nil || len(keys) != 0 {
+			t.Errorf("%q: %v", empty, err)
+		}
+	}
+}
+
+func TestCacheIsBounded(t *testing.T) {
+	c := credential.NewCache[int, int](1000)
+	c.Put(-1, 7)
+	for i := range 100_000 {
+		c.Put(i, i)
+		if i%10 == 0 {
+			if v, ok := c.Get(-1); !ok || v != 7 {
+				t.Fatalf("a scan pushed out what is in use, at %d", i)
+			}
+		}
+	}
+	if c.Len() > 1100 {
+		t.Error(c.Len())
+	}
+	c.Delete(-1)
+	if _, ok := c.Get(-1); ok {
+		t.Error("deleted, yet there")
+	}
+}
+
+func FuzzParseKeys(f *testing.F) {
+	f.Add([]byte("keys: [{id: a, hash: \"sha256:" + strings.Repeat("ab", 32) + "\", tenant: t, permissions: [\"a:b\"], expires: 2027-01-01T00:00:00Z}]"))
+	f.Add([]byte("keys: &a [*a]"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		keys, err := credential.ParseKeys(data)
+		if err != nil {
+			return
+		}
+		text, err := credential.FormatKeys(keys)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again, err := credential.ParseKeys(text); err != nil || len(again) != len(keys) {
+			t.Fatalf("%v from %s", err, text)
+		}
+	})
+}
+
+func FuzzKey(f *testing.F) {
+	key, secret, _ := credential.NewKey(credential.KeySpec{Tenant: "t"}, start)
+	v := credential.NewVerifier(nil, credential.NewKeyIndex(nil, []credential.Key{key}))
+	f.Add(secret[:59])
+	f.Add("tok_live_000000000000_0")
+	f.Fuzz(func(t *testing.T, s string) {
+		if _, reason := v.Key(s, start); (reason == "") != (s == secret) {
+			t.Fatalf("%q: %q", s, reason)
+		}
+	})
+}
