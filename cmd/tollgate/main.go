@@ -1,0 +1,77 @@
+// Command tollgate is the whole gateway in one binary: `tollgate run` starts
+// everything on this machine, the other verbs start one role, ask a running one
+// or look at a file.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// Exit codes: what was asked is done, was refused or failed, or was not
+// understood.
+const (
+	exitDone   = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// failure is an error of a verb that was understood; any other is of usage.
+type failure struct{ error }
+
+func (f failure) Unwrap() error { return f.error }
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	root := &cobra.Command{
+		Use:           "tollgate",
+		Short:         "Envoy as a complete API gateway: one file, one binary, one command",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.CompletionOptions.DisableDefaultCmd = true
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	root.AddCommand(
+		runVerb(), xdsVerb(), extauthzVerb(), ratelimitVerb(), serviceVerb(),
+		validateVerb(), statusVerb(), readyVerb(), keysVerb(), envoyVerb(),
+	)
+	err := root.ExecuteContext(ctx)
+	var failed failure
+	switch {
+	case err == nil:
+		return exitDone
+	case errors.As(err, &failed):
+		if text := failed.Error(); text != "" {
+			fmt.Fprintln(stderr, text)
+		}
+		return exitFailed
+	}
+	fmt.Fprintf(stderr, "%v\n`tollgate --help` lists the verbs, `tollgate VERB --help` its flags\n", err)
+	return exitUsage
+}
+
+// verb wraps what a command does, so that its errors are told from those of
+// usage.
+func verb(do func(cmd *cobra.Command, args []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := do(cmd, args); err != nil {
+			return failure{err}
+		}
+		return nil
+	}
+}

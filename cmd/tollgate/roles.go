@@ -1,0 +1,223 @@
+package main
+
+import (
+	"context"
+	"crypto/ed25519"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/google/renameio/v2"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
+
+	"tollgate/extauthz"
+	"tollgate/internal/daemon"
+	"tollgate/internal/identity"
+	"tollgate/ratelimit"
+)
+
+// role is one of our servers that take their config over xDS.
+type role interface {
+	daemon.Runner
+	Ready() error
+}
+
+// place is where a role runs: its bound address, its log, its metrics.
+type place struct {
+	settings settings
+	listener net.Listener
+	log      *slog.Logger
+	metrics  prometheus.Registerer
+}
+
+func extauthzVerb() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "extauthz", Short: "The authorization server alone, its policies over xDS", Args: cobra.NoArgs,
+		RunE: verb(func(cmd *cobra.Command, _ []string) error {
+			return runRole(cmd, "extauthz", flagAuthzAddress, func(p place) (role, error) {
+				dir := p.settings.text(flagDataDir)
+				key, err := loadIdentity(p.settings, dir)
+				if err != nil {
+					return nil, err
+				}
+				cfg, err := authzConfig(p, p.settings.list(flagXDSServers), key)
+				if err != nil {
+					return nil, err
+				}
+				cfg.KeysPath, cfg.KeysBase = p.settings.text(flagKeys), "."
+				return extauthz.New(cfg)
+			})
+		}),
+	}
+	f := cmd.Flags()
+	common(f, "127.0.0.1:9902")
+	f.String(flagAuthzAddress, "127.0.0.1:9001", "`ADDRESS` of ext_authz")
+	f.StringSlice(flagXDSServers, []string{"127.0.0.1:18000"}, "control planes, `host:port,…`")
+	f.String(flagKeys, "", "key `FILE` (default: the store that the gateway file names)")
+	f.String(flagIdentityKey, "", "Ed25519 key `FILE` that signs x-auth-token (default: identity.key in the data folder)")
+	f.String(flagNodeID, "", "unique `NAME` of this server")
+	f.String(flagDataDir, ".tollgate", "`FOLDER` of state")
+	return cmd
+}
+
+func ratelimitVerb() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "ratelimit", Short: "The rate-limit server alone, its rules over xDS", Args: cobra.NoArgs,
+		RunE: verb(func(cmd *cobra.Command, _ []string) error {
+			return runRole(cmd, "ratelimit", flagLimitAddress, func(p place) (role, error) {
+				cfg, err := limitConfig(p, p.settings.list(flagXDSServers))
+				if err != nil {
+					return nil, err
+				}
+				return ratelimit.New(cfg)
+			})
+		}),
+	}
+	f := cmd.Flags()
+	common(f, "127.0.0.1:9903")
+	f.String(flagLimitAddress, "127.0.0.1:8081", "`ADDRESS` of the rate-limit service")
+	f.StringSlice(flagXDSServers, []string{"127.0.0.1:18000"}, "control planes, `host:port,…`")
+	f.String(flagRedisURL, "", "`URL` of Redis (default: counters in memory)")
+	f.String(flagNodeID, "", "unique `NAME` of this server")
+	return cmd
+}
+
+// runRole runs one role with its admin address until the process is told to stop.
+func runRole(cmd *cobra.Command, name, addressFlag string, build func(place) (role, error)) error {
+	s, err := load(cmd)
+	if err != nil {
+		return err
+	}
+	log, err := s.logger()
+	if err != nil {
+		return err
+	}
+	ctx := cmd.Context()
+	listener, err := daemon.Listen(ctx, s.address(addressFlag), "--"+addressFlag)
+	if err != nil {
+		return err
+	}
+	adminListener, err := daemon.Listen(ctx, s.address(flagAdminAddress), "--"+flagAdminAddress)
+	if err != nil {
+		return err
+	}
+	metrics := daemon.NewRegistry()
+	server, err := build(place{settings: s, listener: listener, log: log, metrics: metrics})
+	if err != nil {
+		return err
+	}
+	admin := daemon.NewAdmin(daemon.AdminConfig{
+		Listener: adminListener, Metrics: metrics, Log: log,
+		Readiness: func() ([]string, error) { return nil, server.Ready() },
+	})
+	announce := daemon.RunnerFunc(func(ctx context.Context) error {
+		if err := await(ctx, server.Ready); err != nil {
+			return nil //nolint:nilerr // told to stop before it was ready
+		}
+		return sayRole(cmd.OutOrStdout(), s.on(flagJSON), name, listener.Addr().String(), adminListener.Addr().String())
+	})
+	return daemon.Run(ctx, server, admin, announce)
+}
+
+// await polls until ready returns nil; its error is that of the last try when
+// ctx ends first.
+func await(ctx context.Context, ready func() error) error {
+	for {
+		err := ready()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+func authzConfig(p place, servers []string, key ed25519.PrivateKey) (extauthz.Config, error) {
+	creds, err := p.settings.serverCredentials(flagAuthzAddress)
+	if err != nil {
+		return extauthz.Config{}, err
+	}
+	dial, err := p.settings.dialOptions()
+	if err != nil {
+		return extauthz.Config{}, err
+	}
+	return extauthz.Config{
+		Listener: p.listener, XDSServers: servers, NodeID: nodeID(p, "extauthz"), IdentityKey: key,
+		Log: p.log, Metrics: p.metrics, ServerOptions: serverOptions(creds), XDSDialOptions: dial,
+	}, nil
+}
+
+func limitConfig(p place, servers []string) (ratelimit.Config, error) {
+	creds, err := p.settings.serverCredentials(flagLimitAddress)
+	if err != nil {
+		return ratelimit.Config{}, err
+	}
+	dial, err := p.settings.dialOptions()
+	if err != nil {
+		return ratelimit.Config{}, err
+	}
+	return ratelimit.Config{
+		Listener: p.listener, XDSServers: servers, NodeID: nodeID(p, "ratelimit"), RedisURL: p.settings.text(flagRedisURL),
+		Log: p.log, Metrics: p.metrics, ServerOptions: serverOptions(creds), XDSDialOptions: dial,
+	}, nil
+}
+
+// loadIdentity reads the key that signs x-auth-token, or makes one, and puts
+// its public half beside it, where services on this machine find it.
+func loadIdentity(s settings, dataDir string) (ed25519.PrivateKey, error) {
+	path := s.text(flagIdentityKey)
+	if path == "" {
+		if err := os.MkdirAll(dataDir, 0o700); err != nil {
+			return nil, fmt.Errorf("--%s: %w", flagDataDir, err)
+		}
+		path = filepath.Join(dataDir, "identity.key")
+	}
+	key, err := identity.LoadOrCreateKey(path)
+	if err != nil {
+		return nil, err
+	}
+	signer, err := identity.NewSigner(key)
+	if err != nil {
+		return nil, err
+	}
+	set, err := signer.JWKS()
+	if err != nil {
+		return nil, err
+	}
+	public := filepath.Join(filepath.Dir(path), "identity.jwks")
+	return key, renameio.WriteFile(public, set, 0o644)
+}
+
+// serverOptions are those of the two servers on the request path: an idle
+// connection of a stopped proxy is noticed, pings of proxies are welcome.
+func serverOptions(creds grpc.ServerOption) []grpc.ServerOption {
+	return []grpc.ServerOption{
+		creds,
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 5 * time.Second}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
+		grpc.MaxConcurrentStreams(100_000),
+	}
+}
+
+// nodeID names this process to the control plane: --node-id, else the role, the
+// machine and the port, which stay the same over a restart.
+func nodeID(p place, role string) string {
+	if id := p.settings.text(flagNodeID); id != "" {
+		return id
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	_, port, _ := net.SplitHostPort(p.listener.Addr().String())
+	return fmt.Sprintf("%s-%s-%s", role, host, port)
+}

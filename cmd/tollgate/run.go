@@ -1,0 +1,240 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"tollgate/envoy"
+	"tollgate/extauthz"
+	"tollgate/internal/daemon"
+	"tollgate/ratelimit"
+)
+
+// readyWithin bounds a start; what takes longer is broken and says why.
+const readyWithin = 30 * time.Second
+
+func runVerb() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "run", Short: "Everything on this machine: control plane, ext_authz, rate limit and a supervised Envoy", Args: cobra.NoArgs,
+		RunE: verb(runAll),
+	}
+	f := cmd.Flags()
+	common(f, "127.0.0.1:9900")
+	fileFlag(f)
+	dataFlag(f)
+	f.String(flagXDSAddress, "127.0.0.1:18000", "`ADDRESS` of xDS")
+	f.String(flagAuthzAddress, "127.0.0.1:9001", "`ADDRESS` of ext_authz")
+	f.String(flagLimitAddress, "127.0.0.1:8081", "`ADDRESS` of the rate-limit service")
+	f.String(flagEnvoyAdmin, "127.0.0.1:9901", "`ADDRESS` of Envoy's own admin, loopback only")
+	f.String(flagEnvoyPath, "", "Envoy `BINARY` (also TOLLGATE_ENVOY; default: envoy on PATH, else .tools/envoy)")
+	f.Bool(flagNoEnvoy, false, "start no Envoy")
+	f.Int(flagWorkers, 0, "Envoy's worker threads (default: one a core)")
+	f.Bool(flagFreePorts, false, "every address, the file's listeners included, on a free port of loopback")
+	f.Bool(flagDemo, false, "start the demo services, and make a key and a JWT in memory")
+	f.String(flagRedisURL, "", "`URL` of Redis (default: counters in memory)")
+	f.String(flagKeys, "", "key `FILE` (default: the store that the gateway file names)")
+	f.String(flagIdentityKey, "", "Ed25519 key `FILE` that signs x-auth-token (default: identity.key in the data folder)")
+	f.String(flagNodeID, "", "unique `NAME` of the proxy (default: edge)")
+	return cmd
+}
+
+// stack is all that `tollgate run` starts.
+type stack struct {
+	settings   settings
+	log        *slog.Logger
+	metrics    *prometheus.Registry
+	listeners  addresses
+	control    *control
+	authz      *extauthz.Server
+	limits     *ratelimit.Server
+	admin      *daemon.Admin
+	envoy      *envoy.Supervisor // nil: none
+	envoyAdmin string
+	demo       *demo // nil: none
+	served     readyFlag
+}
+
+// addresses are bound before anything is served.
+type addresses struct{ authz, limits, admin net.Listener }
+
+func runAll(cmd *cobra.Command, _ []string) error {
+	s, err := load(cmd)
+	if err != nil {
+		return err
+	}
+	log, err := s.logger()
+	if err != nil {
+		return err
+	}
+	t := &stack{settings: s, log: log, metrics: daemon.NewRegistry()}
+	told := cmd.Context() // ends with SIGTERM or Ctrl-C
+	if err := t.build(told); err != nil {
+		return err
+	}
+	// What serves outlives the signal until Envoy has drained.
+	alive, end := context.WithCancel(context.WithoutCancel(told))
+	defer end()
+	group, alive := errgroup.WithContext(alive)
+	for _, r := range t.runners() {
+		group.Go(func() error { return r.Run(alive) })
+	}
+	started, stop := context.WithCancel(told)
+	defer stop()
+	defer context.AfterFunc(alive, stop)() // a role that fails ends the start, too
+	err = t.start(started)
+	if err == nil {
+		err = t.readiness().say(cmd.OutOrStdout(), s.on(flagJSON))
+	}
+	if err == nil {
+		<-started.Done()
+	}
+	t.stop(context.WithoutCancel(told))
+	end()
+	if told.Err() != nil && errors.Is(err, context.Canceled) {
+		err = nil // told to stop while it started
+	}
+	return errors.Join(group.Wait(), err)
+}
+
+// build binds every address and makes every part; nothing runs yet.
+func (t *stack) build(ctx context.Context) error {
+	s := t.settings
+	var err error
+	for _, l := range []struct {
+		flag string
+		to   *net.Listener
+	}{{flagAuthzAddress, &t.listeners.authz}, {flagLimitAddress, &t.listeners.limits}, {flagAdminAddress, &t.listeners.admin}} {
+		if *l.to, err = daemon.Listen(ctx, s.address(l.flag), "--"+l.flag); err != nil {
+			return err
+		}
+	}
+	t.control, err = newControl(ctx, s, t.log, t.metrics, servers{
+		extauthz: []string{t.listeners.authz.Addr().String()}, ratelimit: []string{t.listeners.limits.Addr().String()},
+	})
+	if err != nil {
+		return err
+	}
+	if err := t.roles(); err != nil {
+		return err
+	}
+	t.admin = daemon.NewAdmin(daemon.AdminConfig{
+		Listener: t.listeners.admin, Metrics: t.metrics, Log: t.log, Routes: t.control.routes,
+		Readiness: func() ([]string, error) { return t.control.plane.Faults(), t.served.err() },
+	})
+	if s.on(flagNoEnvoy) {
+		return nil
+	}
+	return t.proxy(ctx)
+}
+
+func (t *stack) roles() error {
+	s, xdsServers := t.settings, []string{t.control.listener.Addr().String()}
+	key, err := loadIdentity(s, t.control.dataDir)
+	if err != nil {
+		return err
+	}
+	at := func(l net.Listener) place {
+		return place{settings: s, listener: l, log: t.log, metrics: t.metrics}
+	}
+	authz, err := authzConfig(at(t.listeners.authz), xdsServers, key)
+	if err != nil {
+		return err
+	}
+	authz.KeysPath, authz.KeysBase = s.text(flagKeys), t.control.set.Dir()
+	if s.on(flagDemo) {
+		if t.demo, err = newDemo(t.control, t.log); err != nil {
+			return err
+		}
+		authz.ExtraKeys, authz.ExtraJWKS = t.demo.keys, t.demo.jwks
+	}
+	if t.authz, err = extauthz.New(authz); err != nil {
+		return err
+	}
+	limits, err := limitConfig(at(t.listeners.limits), xdsServers)
+	if err != nil {
+		return err
+	}
+	t.limits, err = ratelimit.New(limits)
+	return err
+}
+
+func (t *stack) proxy(ctx context.Context) error {
+	s := t.settings
+	path, err := envoy.Locate(ctx, s.text(flagEnvoyPath), ".")
+	if err != nil {
+		return err
+	}
+	if err := tryListeners(ctx, t.control.plane.Listeners()); err != nil {
+		return err
+	}
+	admin := s.address(flagEnvoyAdmin)
+	if !daemon.Loopback(admin) {
+		return fmt.Errorf("--%s %s: Envoy's admin can stop the proxy and show its secrets, so it stays on loopback", flagEnvoyAdmin, admin)
+	}
+	if admin, err = settle(ctx, admin, "--"+flagEnvoyAdmin); err != nil {
+		return err
+	}
+	id := s.text(flagNodeID)
+	if id == "" {
+		id = "edge"
+	}
+	t.envoyAdmin = admin
+	b := envoy.Bootstrap{NodeID: id, XDSServers: []string{t.control.listener.Addr().String()}, AdminAddress: admin}
+	if ca := s.text(flagTLSCA); ca != "" {
+		b.TLS = &envoy.ClientTLS{CA: ca, Cert: s.text(flagTLSCert), Key: s.text(flagTLSKey)}
+	}
+	t.envoy, err = envoy.NewSupervisor(envoy.SupervisorConfig{
+		Path: path, Dir: t.control.dataDir, Bootstrap: b, Concurrency: s.v.GetInt(flagWorkers), Output: os.Stderr, Log: t.log.With("component", "envoy"),
+	})
+	return err
+}
+
+func (t *stack) runners() []daemon.Runner {
+	all := []daemon.Runner{t.control, t.authz, t.limits, t.admin}
+	if t.envoy != nil {
+		all = append(all, t.envoy)
+	}
+	return all
+}
+
+// start waits until every part serves.
+func (t *stack) start(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, readyWithin)
+	defer cancel()
+	group, ctx := errgroup.WithContext(ctx)
+	if t.demo != nil {
+		group.Go(func() error { return t.demo.start(ctx, "http://"+t.listeners.admin.Addr().String()) })
+	}
+	group.Go(func() error { return await(ctx, t.authz.Ready) })
+	group.Go(func() error { return await(ctx, t.limits.Ready) })
+	if t.envoy != nil {
+		want := len(t.control.plane.Listeners())
+		group.Go(func() error { return await(ctx, func() error { return t.envoy.Ready(ctx, want) }) })
+	}
+	if err := group.Wait(); err != nil {
+		return fmt.Errorf("not ready after %s: %w", readyWithin, err)
+	}
+	t.served.set()
+	return nil
+}
+
+// stop ends in the order in which nobody is cut off: no new traffic, Envoy
+// drains and ends, then the services; the roles end with their context.
+func (t *stack) stop(ctx context.Context) {
+	t.admin.Stopping()
+	if t.envoy != nil {
+		t.envoy.Stop(ctx)
+	}
+	if t.demo != nil {
+		t.demo.stop()
+	}
+}

@@ -1,0 +1,128 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"tollgate/internal/daemon"
+	"tollgate/services/order"
+	"tollgate/services/user"
+)
+
+func serviceVerb() *cobra.Command {
+	cmd := &cobra.Command{Use: "service", Short: "A demo service: user or order", Hidden: true}
+	userCmd := &cobra.Command{
+		Use: "user", Short: "The user service", Args: cobra.NoArgs,
+		RunE: verb(func(cmd *cobra.Command, _ []string) error {
+			return runService(cmd, "user", func(p servicePlace) (daemon.Runner, error) {
+				return user.New(user.Config{
+					HTTP: p.http, GRPC: p.grpc, DataDir: p.s.text(flagDataDir), Instance: p.instance, Zone: p.s.text("zone"), Advertise: p.s.text("advertise"),
+					Audiences: p.s.list("audience"), JWKS: p.jwks, Registry: p.s.list("registry"),
+					RegistryToken: p.token, Log: p.log, Metrics: p.metrics,
+				})
+			})
+		}),
+	}
+	serviceFlags(userCmd.Flags())
+	orderCmd := &cobra.Command{
+		Use: "order", Short: "The order service", Args: cobra.NoArgs,
+		RunE: verb(func(cmd *cobra.Command, _ []string) error {
+			return runService(cmd, "order", func(p servicePlace) (daemon.Runner, error) {
+				return order.New(order.Config{
+					HTTP: p.http, GRPC: p.grpc, DataDir: p.s.text(flagDataDir), Instance: p.instance, Zone: p.s.text("zone"), Advertise: p.s.text("advertise"),
+					Audiences: p.s.list("audience"), JWKS: p.jwks, Registry: p.s.list("registry"),
+					RegistryToken: p.token, UserGRPC: p.s.list("user-grpc"), Log: p.log, Metrics: p.metrics,
+				})
+			})
+		}),
+	}
+	serviceFlags(orderCmd.Flags())
+	orderCmd.Flags().StringSlice("user-grpc", nil, "instances of the user service, `host:port,…` (gRPC)")
+	cmd.AddCommand(userCmd, orderCmd)
+	return cmd
+}
+
+func serviceFlags(f *pflag.FlagSet) {
+	f.String(flagSettings, "", "settings `FILE` (YAML, keys named as the flags)")
+	f.String(flagLogLevel, "info", "debug, info, warn or error")
+	f.String("http", "127.0.0.1:0", "`ADDRESS` of HTTP")
+	f.String("grpc", "127.0.0.1:0", "`ADDRESS` of gRPC")
+	f.String(flagDataDir, ".tollgate", "`FOLDER` of the database")
+	f.String("instance", "", "unique `NAME` of this instance (default: the host's name and port)")
+	f.String("zone", "", "availability `ZONE`")
+	f.String("advertise", "", "`HOST` that proxies reach this instance at, when it listens on every interface")
+	f.StringSlice("registry", nil, "admin addresses of the control planes, `http://host:port,…`")
+	f.String("registry-token", "", "`FILE` with the registry's token (default: registry.token in the data folder)")
+	f.String("identity-jwks", "", "`FILE` or URL of the keys that sign x-auth-token (default: identity.jwks in the data folder)")
+	f.StringSlice("audience", nil, "accepted audiences of x-auth-token: the `upstreams` that lead here")
+}
+
+// servicePlace is where a service runs.
+type servicePlace struct {
+	s          settings
+	http, grpc net.Listener
+	instance   string
+	jwks       string // file or URL
+	token      string // file
+	log        *slog.Logger
+	metrics    prometheus.Registerer
+}
+
+func runService(cmd *cobra.Command, name string, build func(servicePlace) (daemon.Runner, error)) error {
+	s, err := load(cmd)
+	if err != nil {
+		return err
+	}
+	log, err := s.logger()
+	if err != nil {
+		return err
+	}
+	ctx := cmd.Context()
+	p := servicePlace{s: s, metrics: daemon.NewRegistry()}
+	if p.http, err = daemon.Listen(ctx, s.text("http"), "--http"); err != nil {
+		return err
+	}
+	if p.grpc, err = daemon.Listen(ctx, s.text("grpc"), "--grpc"); err != nil {
+		return err
+	}
+	if p.instance, err = instanceName(s, p.http); err != nil {
+		return err
+	}
+	p.log = log.With("component", name, "node", p.instance)
+	if p.jwks = s.text("identity-jwks"); p.jwks == "" {
+		p.jwks = filepath.Join(s.text(flagDataDir), "identity.jwks")
+	}
+	if p.token = s.text("registry-token"); p.token == "" {
+		p.token = filepath.Join(s.text(flagDataDir), "registry.token")
+	}
+	server, err := build(p)
+	if err != nil {
+		return err
+	}
+	ready := struct {
+		Ready bool `json:"ready"`
+		instance
+	}{true, instance{Service: name, PID: os.Getpid(), HTTP: p.http.Addr().String(), GRPC: p.grpc.Addr().String()}}
+	// The listeners are bound: whoever connects from now on is answered.
+	return errors.Join(json.NewEncoder(cmd.OutOrStdout()).Encode(ready), server.Run(ctx))
+}
+
+func instanceName(s settings, l net.Listener) (string, error) {
+	if name := s.text("instance"); name != "" {
+		return name, nil
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		return "", err
+	}
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	return host + "-" + port, err
+}

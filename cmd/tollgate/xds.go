@@ -1,0 +1,199 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/renameio/v2"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
+
+	"tollgate/internal/daemon"
+	"tollgate/xds"
+	"tollgate/xds/admin"
+	"tollgate/xds/compile"
+	"tollgate/xds/discovery"
+	"tollgate/xds/files"
+	"tollgate/xds/ledger"
+	"tollgate/xds/push"
+)
+
+func xdsVerb() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "xds", Short: "The control plane alone: the gateway file to every proxy over xDS", Args: cobra.NoArgs,
+		RunE: verb(runXDS),
+	}
+	f := cmd.Flags()
+	common(f, "127.0.0.1:9900")
+	fileFlag(f)
+	dataFlag(f)
+	f.String(flagXDSAddress, "127.0.0.1:18000", "`ADDRESS` of xDS")
+	f.StringSlice(flagAuthzServers, []string{"127.0.0.1:9001"}, "authorization servers, `host:port,…`, as the proxies reach them")
+	f.StringSlice(flagLimitServers, []string{"127.0.0.1:8081"}, "rate-limit servers, `host:port,…`, as the proxies reach them")
+	f.Bool(flagFreePorts, false, "every address, the file's listeners included, on a free port of loopback")
+	return cmd
+}
+
+func runXDS(cmd *cobra.Command, _ []string) error {
+	s, err := load(cmd)
+	if err != nil {
+		return err
+	}
+	log, err := s.logger()
+	if err != nil {
+		return err
+	}
+	ctx := cmd.Context()
+	adminListener, err := daemon.Listen(ctx, s.address(flagAdminAddress), "--"+flagAdminAddress)
+	if err != nil {
+		return err
+	}
+	metrics := daemon.NewRegistry()
+	c, err := newControl(ctx, s, log, metrics, servers{extauthz: s.list(flagAuthzServers), ratelimit: s.list(flagLimitServers)})
+	if err != nil {
+		return err
+	}
+	adminServer := daemon.NewAdmin(daemon.AdminConfig{
+		Listener: adminListener, Metrics: metrics, Log: log, Routes: c.routes,
+		Readiness: func() ([]string, error) { return c.plane.Faults(), nil },
+	})
+	announce := daemon.RunnerFunc(func(context.Context) error {
+		return sayRole(cmd.OutOrStdout(), s.on(flagJSON), "xds", c.listener.Addr().String(), adminListener.Addr().String())
+	})
+	return daemon.Run(ctx, c, adminServer, announce)
+}
+
+// servers are the addresses of our own roles, as the proxies reach them.
+type servers struct{ extauthz, ratelimit []string }
+
+// control is a control plane with everything around it.
+type control struct {
+	set      *files.Set
+	listener net.Listener
+	server   *grpc.Server
+	plane    *xds.ControlPlane
+	push     *push.Server
+	registry *discovery.Registry
+	routes   map[string]http.Handler
+	token    string
+	dataDir  string
+}
+
+func newControl(ctx context.Context, s settings, log *slog.Logger, metrics *prometheus.Registry, at servers) (*control, error) {
+	log = log.With("component", "xds")
+	set, err := files.New(s.list(flagFile))
+	if err != nil {
+		return nil, err
+	}
+	dataDir, err := dataFolder(s, set.Dir())
+	if err != nil {
+		return nil, err
+	}
+	token, err := registryToken(dataDir)
+	if err != nil {
+		return nil, err
+	}
+	creds, err := s.serverCredentials(flagXDSAddress)
+	if err != nil {
+		return nil, err
+	}
+	listener, err := daemon.Listen(ctx, s.address(flagXDSAddress), "--"+flagXDSAddress)
+	if err != nil {
+		return nil, err
+	}
+	book, registry := ledger.New(time.Now), discovery.NewRegistry(time.Now)
+	engine, err := push.New(push.Config{Log: log, Metrics: metrics, Ledger: book})
+	if err != nil {
+		return nil, err
+	}
+	plane, err := xds.New(xds.Config{
+		Source: set, Publisher: engine, Instances: instances{registry}, ExtAuthz: at.extauthz, RateLimit: at.ratelimit,
+		Port: newPorts(s.on(flagFreePorts)).of, Metrics: metrics, Log: log,
+	})
+	if err != nil {
+		return nil, errors.Join(err, listener.Close())
+	}
+	server := grpc.NewServer(append(push.ServerOptions(), creds)...)
+	engine.Register(server)
+	handler := admin.New(admin.Config{Ledger: book, Registry: registry, Token: token, Now: time.Now})
+	return &control{
+		set: set, listener: listener, server: server, plane: plane, push: engine, registry: registry,
+		routes: map[string]http.Handler{"/v1/": handler}, token: token, dataDir: dataDir,
+	}, nil
+}
+
+// Run serves until ctx ends. Streams of xDS never end by themselves, so they
+// are cut: every client keeps what it has and comes back.
+func (c *control) Run(ctx context.Context) error {
+	serve := daemon.RunnerFunc(func(ctx context.Context) error {
+		stopped := context.AfterFunc(ctx, c.server.Stop)
+		defer stopped()
+		return c.server.Serve(c.listener)
+	})
+	return daemon.Run(ctx, c.plane, c.push, c.registry, serve)
+}
+
+// instances shows the registry to the compiler.
+type instances struct{ registry *discovery.Registry }
+
+func (i instances) Changed() <-chan struct{} { return i.registry.Changed() }
+
+func (i instances) Instances() map[string][]compile.Instance {
+	out := map[string][]compile.Instance{}
+	for service, list := range i.registry.Snapshot() {
+		for _, one := range list {
+			out[service] = append(out[service], compile.Instance{
+				ID: one.ID, Address: one.Address, Weight: one.Weight, Zone: one.Zone, Draining: one.Draining,
+			})
+		}
+	}
+	return out
+}
+
+// dataFolder is --data-dir, else .tollgate beside the gateway file.
+func dataFolder(s settings, beside string) (string, error) {
+	dir := s.text(flagDataDir)
+	if dir == "" {
+		dir = filepath.Join(beside, ".tollgate")
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", fmt.Errorf("--%s: %w", flagDataDir, err)
+	}
+	return dir, nil
+}
+
+// registryToken reads the token that instances register with, or makes one.
+func registryToken(dir string) (string, error) {
+	path := filepath.Join(dir, "registry.token")
+	data, err := os.ReadFile(path)
+	if err == nil {
+		if token := strings.TrimSpace(string(data)); len(token) >= 32 {
+			return token, nil
+		}
+		return "", fmt.Errorf("%s: the token is shorter than 32 characters: remove the file and a new one is made", path)
+	}
+	if !errors.Is(err, os.ErrNotExist) {
+		return "", err
+	}
+	raw := make([]byte, 32)
+	if _, err := rand.Read(raw); err != nil {
+		return "", err
+	}
+	token := hex.EncodeToString(raw)
+	return token, renameio.WriteFile(path, []byte(token+"\n"), 0o600)
+}
+
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

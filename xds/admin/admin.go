@@ -1,0 +1,131 @@
+// Package admin is the operator's HTTP API of a control plane: who runs what,
+// and the registry of instances. Invariant: reading needs no secret and shows
+// none; every change needs the registry's token.
+package admin
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"tollgate/internal/envelope"
+	"tollgate/xds/discovery"
+	"tollgate/xds/ledger"
+)
+
+// maxBody bounds a registration.
+const maxBody = 4 << 10
+
+// Config is what the API shows and changes.
+type Config struct {
+	Ledger   *ledger.Ledger
+	Registry *discovery.Registry
+	Token    string // of the registry
+	Now      func() time.Time
+}
+
+// New returns the handler of /v1/.
+func New(cfg Config) http.Handler {
+	a := &api{Config: cfg}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/status", a.status)
+	mux.HandleFunc("GET /v1/registry", a.list)
+	mux.HandleFunc("PUT /v1/registry/{service}/{instance}", a.put)
+	mux.HandleFunc("DELETE /v1/registry/{service}/{instance}", a.remove)
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		a.refuse(w, r, http.StatusNotFound, "not_found", "Not found")
+	})
+	return mux
+}
+
+type api struct{ Config }
+
+func (a *api) status(w http.ResponseWriter, _ *http.Request) {
+	a.answer(w, http.StatusOK, Status{Time: a.Now().UTC(), Nodes: a.Ledger.Lines()})
+}
+
+func (a *api) list(w http.ResponseWriter, _ *http.Request) {
+	type row struct {
+		Service  string `json:"service"`
+		Instance string `json:"instance"`
+		Address  string `json:"address"`
+		Weight   uint32 `json:"weight"`
+		Zone     string `json:"zone,omitempty"`
+		State    string `json:"state"`
+	}
+	rows := []row{}
+	for service, instances := range a.Registry.Snapshot() {
+		for _, i := range instances {
+			state := "up"
+			if i.Draining {
+				state = "draining"
+			}
+			rows = append(rows, row{service, i.ID, i.Address.String(), i.Weight, i.Zone, state})
+		}
+	}
+	a.answer(w, http.StatusOK, map[string]any{"instances": rows})
+}
+
+func (a *api) put(w http.ResponseWriter, r *http.Request) {
+	if !a.allowed(w, r) {
+		return
+	}
+	var reg discovery.Registration
+	decoder := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&reg); err != nil {
+		a.refuse(w, r, http.StatusBadRequest, "bad_request", `the body must be {"address","weight","zone","state","ttl_s"}: `+err.Error())
+		return
+	}
+	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
+		a.refuse(w, r, http.StatusBadRequest, "bad_request", "the body holds more than one value")
+		return
+	}
+	err := a.Registry.Put(r.PathValue("service"), r.PathValue("instance"), reg)
+	switch {
+	case errors.Is(err, discovery.ErrFull):
+		a.refuse(w, r, http.StatusServiceUnavailable, "registry_full", err.Error())
+	case err != nil:
+		a.refuse(w, r, http.StatusBadRequest, "bad_request", err.Error())
+	default:
+		w.WriteHeader(http.StatusNoContent)
+	}
+}
+
+func (a *api) remove(w http.ResponseWriter, r *http.Request) {
+	if !a.allowed(w, r) {
+		return
+	}
+	a.Registry.Delete(r.PathValue("service"), r.PathValue("instance"))
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// allowed compares hashes, so that neither content nor length of the token
+// shows in the time it takes.
+func (a *api) allowed(w http.ResponseWriter, r *http.Request) bool {
+	token, bearer := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	got, want := sha256.Sum256([]byte(token)), sha256.Sum256([]byte(a.Token))
+	if bearer && a.Token != "" && subtle.ConstantTimeCompare(got[:], want[:]) == 1 {
+		return true
+	}
+	w.Header().Set("WWW-Authenticate", `Bearer realm="tollgate"`)
+	a.refuse(w, r, http.StatusUnauthorized, "missing_credential", "the registry takes the token of <data-dir>/registry.token as a bearer")
+	return false
+}
+
+func (a *api) refuse(w http.ResponseWriter, r *http.Request, status int, reason, message string) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_, _ = w.Write(envelope.JSON(status, reason, message, r.Header.Get("X-Request-Id"), a.Now()))
+}
+
+func (a *api) answer(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(v)
+}

@@ -1,0 +1,201 @@
+// Package discovery knows the instances that registered themselves: each says
+// every few seconds where it is and whether it drains, and is dropped when it
+// has been silent for its time to live. Invariant: what it hands out is sorted
+// and complete, so that equal registrations give equal endpoints.
+package discovery
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"regexp"
+	"slices"
+	"sync"
+	"time"
+)
+
+const (
+	maxServices  = 1000
+	maxInstances = 10_000 // in all
+	minTTL       = time.Second
+	maxTTL       = 5 * time.Minute
+	maxWeight    = 128
+	sweepEvery   = 200 * time.Millisecond
+)
+
+// Instance is one registered instance.
+type Instance struct {
+	ID       string
+	Address  netip.AddrPort
+	Weight   uint32
+	Zone     string
+	Draining bool
+}
+
+// Registration is what an instance says of itself.
+type Registration struct {
+	Address string `json:"address"`
+	Weight  uint32 `json:"weight"`
+	Zone    string `json:"zone"`
+	State   string `json:"state"` // "up" (or empty), "draining"
+	TTL     int    `json:"ttl_s"`
+}
+
+// ErrFull is returned when no more instances are taken.
+var ErrFull = errors.New("the registry is full")
+
+type entry struct {
+	Instance
+	expires time.Time
+}
+
+// Registry is safe for concurrent use.
+type Registry struct {
+	now     func() time.Time
+	changed chan struct{}
+
+	mu       sync.Mutex
+	services map[string]map[string]entry
+	count    int
+}
+
+// NewRegistry returns an empty registry; now is the clock.
+func NewRegistry(now func() time.Time) *Registry {
+	return &Registry{now: now, changed: make(chan struct{}, 1), services: map[string]map[string]entry{}}
+}
+
+// Changed is signalled after the snapshot changed.
+func (r *Registry) Changed() <-chan struct{} { return r.changed }
+
+// Put registers an instance, or keeps it alive.
+func (r *Registry) Put(service, id string, reg Registration) error {
+	instance, ttl, err := check(service, id, reg)
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	instances := r.services[service]
+	old, known := instances[id]
+	if !known && (r.count >= maxInstances || (instances == nil && len(r.services) >= maxServices)) {
+		return ErrFull
+	}
+	if instances == nil {
+		instances = map[string]entry{}
+		r.services[service] = instances
+	}
+	if !known {
+		r.count++
+	}
+	instances[id] = entry{Instance: instance, expires: r.now().Add(ttl)}
+	if !known || old.Instance != instance {
+		r.signal()
+	}
+	return nil
+}
+
+// Delete drops an instance; one that is not there is no error.
+func (r *Registry) Delete(service, id string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.drop(service, id) {
+		r.signal()
+	}
+}
+
+// Snapshot returns all instances by service, sorted by ID.
+func (r *Registry) Snapshot() map[string][]Instance {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out := make(map[string][]Instance, len(r.services))
+	for service, instances := range r.services {
+		list := make([]Instance, 0, len(instances))
+		for _, e := range instances {
+			list = append(list, e.Instance)
+		}
+		slices.SortFunc(list, func(a, b Instance) int { return cmp.Compare(a.ID, b.ID) })
+		out[service] = list
+	}
+	return out
+}
+
+// Run drops silent instances until ctx ends.
+func (r *Registry) Run(ctx context.Context) error {
+	ticker := time.NewTicker(sweepEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+			r.expire()
+		}
+	}
+}
+
+func (r *Registry) expire() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now, dropped := r.now(), false
+	for service, instances := range r.services {
+		for id, e := range instances {
+			if now.After(e.expires) {
+				dropped = r.drop(service, id) || dropped
+			}
+		}
+	}
+	if dropped {
+		r.signal()
+	}
+}
+
+// drop removes an instance; the caller holds the lock.
+func (r *Registry) drop(service, id string) bool {
+	instances := r.services[service]
+	if _, known := instances[id]; !known {
+		return false
+	}
+	delete(instances, id)
+	r.count--
+	if len(instances) == 0 {
+		delete(r.services, service)
+	}
+	return true
+}
+
+func (r *Registry) signal() {
+	select {
+	case r.changed <- struct{}{}:
+	default:
+	}
+}
+
+func check(service, id string, reg Registration) (Instance, time.Duration, error) {
+	name := regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,126}[A-Za-z0-9])?$`)
+	if !name.MatchString(service) || !name.MatchString(id) {
+		return Instance{}, 0, fmt.Errorf("service %.80q, instance %.80q: names are letters, digits, `.`, `_` and `-`, at most 128", service, id)
+	}
+	address, err := netip.ParseAddrPort(reg.Address)
+	if err != nil || address.Port() == 0 || !address.Addr().IsValid() || address.Addr().IsUnspecified() || address.Addr().IsMulticast() {
+		return Instance{}, 0, fmt.Errorf("address %.80q: write the IP address and port at which proxies reach the instance", reg.Address)
+	}
+	if reg.State != "" && reg.State != "up" && reg.State != "draining" {
+		return Instance{}, 0, fmt.Errorf("state %.80q: write up or draining", reg.State)
+	}
+	if reg.Weight > maxWeight {
+		return Instance{}, 0, fmt.Errorf("weight %d: at most %d", reg.Weight, maxWeight)
+	}
+	if len(reg.Zone) > 128 {
+		return Instance{}, 0, errors.New("zone: at most 128 characters")
+	}
+	ttl := time.Duration(reg.TTL) * time.Second
+	if reg.TTL == 0 {
+		ttl = 10 * time.Second
+	}
+	if ttl < minTTL || ttl > maxTTL {
+		return Instance{}, 0, fmt.Errorf("ttl_s %d: from 1 to 300", reg.TTL)
+	}
+	return Instance{ID: id, Address: address, Weight: max(reg.Weight, 1), Zone: reg.Zone, Draining: reg.State == "draining"}, ttl, nil
+}

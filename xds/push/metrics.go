@@ -1,0 +1,29 @@
+package push
+
+import (
+	"errors"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+type metrics struct {
+	streams   prometheus.Gauge
+	responses *prometheus.CounterVec
+	answers   *prometheus.CounterVec
+	rolls     prometheus.Histogram
+}
+
+func newMetrics(r prometheus.Registerer) (metrics, error) {
+	m := metrics{
+		streams:   prometheus.NewGauge(prometheus.GaugeOpts{Name: "tollgate_xds_streams", Help: "Connected xDS clients."}),
+		responses: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tollgate_xds_responses_total", Help: "Responses sent, by type."}, []string{"type_url"}),
+		answers:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tollgate_xds_answers_total", Help: "What clients said of responses: ack or nack, by type."}, []string{"type_url", "answer"}),
+		rolls: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "tollgate_xds_roll_seconds", Help: "From a release to its being handed to every stream.", Buckets: prometheus.ExponentialBuckets(0.001, 4, 8),
+		}),
+	}
+	if r == nil {
+		return m, nil
+	}
+	return m, errors.Join(r.Register(m.streams), r.Register(m.responses), r.Register(m.answers), r.Register(m.rolls))
+}

@@ -1,0 +1,249 @@
+// Package push moves every client from one release to the next: Envoys and our
+// own servers by delta ADS, gRPC clients and the reference rate-limit server by
+// a thin state-of-the-world adapter. Invariants: a resource is encoded once,
+// whoever it goes to; policies and limit rules are taken before the routes that
+// need them are sent; what a client refused it is never sent again unchanged;
+// nothing is removed while a connected proxy's routes still name it.
+package push
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
+
+	"tollgate/xds/release"
+)
+
+// Ledger is told what happens to every node.
+type Ledger interface {
+	Connected(node string)
+	Sent(node, typeURL, version string, names []string)
+	Acked(node, typeURL string)
+	Refused(node, typeURL string, names []string, why string)
+	Gone(node string)
+}
+
+// Config is what a server is made of. Zero durations take the defaults.
+type Config struct {
+	Log     *slog.Logger
+	Metrics prometheus.Registerer
+	Ledger  Ledger
+	// Barrier is how long the servers of policies and limit rules may take to
+	// accept a release before the proxies get theirs (1 s).
+	Barrier time.Duration
+	// Hold is how long a route waits for a cluster that is new to its proxy (2 s).
+	Hold time.Duration
+	// Drain is how long a cluster stays after the last route left it (2 s).
+	Drain time.Duration
+	// Retire is how long a policy or rule set stays after the last route left it (60 s).
+	Retire time.Duration
+}
+
+// Server is the control plane's side of xDS.
+type Server struct {
+	discoveryv3.UnimplementedAggregatedDiscoveryServiceServer
+	cfg      Config
+	incoming chan *release.Release // the newest one that is not rolled out yet
+	metrics  metrics
+	refs     references
+
+	mu      sync.Mutex
+	view    *view
+	streams map[*stream]struct{}
+	idle    map[key]time.Time // retiring resources that no proxy names any more
+
+	refusedMu sync.Mutex
+	refused   map[string]refusals // by node
+}
+
+// New returns a server that has nothing to serve yet.
+func New(cfg Config) (*Server, error) {
+	for _, d := range []struct {
+		to  *time.Duration
+		def time.Duration
+	}{{&cfg.Barrier, time.Second}, {&cfg.Hold, 2 * time.Second}, {&cfg.Drain, 2 * time.Second}, {&cfg.Retire, time.Minute}} {
+		if *d.to == 0 {
+			*d.to = d.def
+		}
+	}
+	s := &Server{
+		cfg: cfg, incoming: make(chan *release.Release, 1), view: newView(),
+		streams: map[*stream]struct{}{}, idle: map[key]time.Time{}, refused: map[string]refusals{},
+	}
+	var err error
+	s.metrics, err = newMetrics(cfg.Metrics)
+	return s, err
+}
+
+// Register adds the aggregated discovery service to a gRPC server.
+func (s *Server) Register(r grpc.ServiceRegistrar) {
+	discoveryv3.RegisterAggregatedDiscoveryServiceServer(r, s)
+}
+
+// ServerOptions are the transport settings that xDS needs: a stopped client is
+// noticed, a node of 61 kB is nothing, pings of clients are welcome.
+func ServerOptions() []grpc.ServerOption {
+	return []grpc.ServerOption{
+		grpc.MaxRecvMsgSize(16 << 20),
+		grpc.MaxConcurrentStreams(10_000),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
+	}
+}
+
+// Publish hands over a release; one that is not rolled out yet is replaced.
+func (s *Server) Publish(r *release.Release) {
+	for {
+		select {
+		case s.incoming <- r:
+			return
+		default:
+		}
+		select {
+		case <-s.incoming:
+		default:
+		}
+	}
+}
+
+// Run rolls releases out until ctx ends.
+func (s *Server) Run(ctx context.Context) error {
+	sweep := time.NewTicker(min(s.cfg.Drain, 500*time.Millisecond))
+	defer sweep.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case r := <-s.incoming:
+			s.roll(ctx, r)
+		case now := <-sweep.C:
+			s.sweep(now)
+		}
+	}
+}
+
+// roll moves everybody to a release: first who decides, then who carries.
+func (s *Server) roll(ctx context.Context, r *release.Release) {
+	start := time.Now()
+	s.mu.Lock()
+	first := s.view.with(r, deciding)
+	changed := first != s.view
+	s.set(first)
+	s.mu.Unlock()
+	if changed {
+		s.barrier(ctx)
+	}
+	s.mu.Lock()
+	s.set(s.view.with(r, everything))
+	s.mu.Unlock()
+	s.metrics.rolls.Observe(time.Since(start).Seconds())
+}
+
+// set replaces the view and wakes every stream; the caller holds the lock.
+func (s *Server) set(v *view) {
+	if v == s.view {
+		return
+	}
+	s.view = v
+	for st := range s.streams {
+		st.wake()
+	}
+}
+
+// barrier waits until every connected server of policies and rules has taken
+// the view, or its time is up; one that went away does not hold anybody up.
+func (s *Server) barrier(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.Barrier)
+	defer cancel()
+	for {
+		late := s.late()
+		if len(late) == 0 {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			for _, node := range s.late() {
+				s.cfg.Log.Warn("server has not taken its policies or rules in time, routes go out without it", "node", node, "dur", s.cfg.Barrier)
+			}
+			return
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
+func (s *Server) late() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var nodes []string
+	for st := range s.streams {
+		if st.decides() && !st.settled(s.view) {
+			nodes = append(nodes, st.node())
+		}
+	}
+	return nodes
+}
+
+// sweep drops what is retiring and has been named by nobody long enough.
+func (s *Server) sweep(now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.forget(now)
+	if len(s.view.retiring) == 0 {
+		clear(s.idle)
+		return
+	}
+	used := map[string]bool{}
+	for st := range s.streams {
+		st.uses(used)
+	}
+	var gone []key
+	for k := range s.view.retiring {
+		if used[anything] || used[k.mention()] {
+			delete(s.idle, k)
+			continue
+		}
+		since, known := s.idle[k]
+		if !known {
+			s.idle[k] = now
+			continue
+		}
+		wait := s.cfg.Drain
+		if deciding(k.url) {
+			wait = s.cfg.Retire
+		}
+		if now.Sub(since) >= wait {
+			gone = append(gone, k)
+			delete(s.idle, k)
+		}
+	}
+	s.set(s.view.without(gone))
+}
+
+func (s *Server) current() *view {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.view
+}
+
+func (s *Server) join(st *stream) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.streams[st] = struct{}{}
+	s.metrics.streams.Set(float64(len(s.streams)))
+}
+
+func (s *Server) leave(st *stream) {
+	s.mu.Lock()
+	delete(s.streams, st)
+	s.metrics.streams.Set(float64(len(s.streams)))
+	s.mu.Unlock()
+	if st.node() != "" && s.cfg.Ledger != nil {
+		s.cfg.Ledger.Gone(st.node())
+	}
+}

@@ -1,0 +1,86 @@
+package release
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/zeebo/xxh3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+)
+
+// format is part of every version: a change of how resources are encoded is a
+// change of their version.
+const format = "tollgate/1\n"
+
+// Release is one state of everything. All of it is read-only.
+type Release struct {
+	byKind map[kind]map[string]*Resource
+}
+
+type kind struct {
+	audience Audience
+	url      string
+}
+
+// validator is what protoc-gen-validate gives Envoy's messages.
+type validator interface{ ValidateAll() error }
+
+// New encodes and versions the objects. Its error joins every object that
+// breaks a constraint of its proto and every name that occurs twice.
+func New(objects []Object) (*Release, error) {
+	r := &Release{byKind: map[kind]map[string]*Resource{}}
+	var faults []error
+	for _, o := range objects {
+		if v, ok := o.Message.(validator); ok {
+			if err := v.ValidateAll(); err != nil {
+				faults = append(faults, fmt.Errorf("%s %q: %w", o.Type, o.Name, err))
+				continue
+			}
+		}
+		data, err := proto.MarshalOptions{Deterministic: true}.Marshal(o.Message)
+		if err != nil {
+			faults = append(faults, fmt.Errorf("%s %q: %w", o.Type, o.Name, err))
+			continue
+		}
+		k := kind{o.Audience, o.Type}
+		if r.byKind[k] == nil {
+			r.byKind[k] = map[string]*Resource{}
+		}
+		if r.byKind[k][o.Name] != nil {
+			faults = append(faults, fmt.Errorf("%s %q occurs twice for %s", o.Type, o.Name, o.Audience))
+			continue
+		}
+		r.byKind[k][o.Name] = &Resource{
+			Audience: o.Audience, Type: o.Type, Name: o.Name, Version: version(o.Type, o.Name, data),
+			Body: &anypb.Any{TypeUrl: o.Type, Value: data}, Pos: o.Pos,
+		}
+	}
+	if len(faults) > 0 {
+		return nil, errors.Join(faults...)
+	}
+	return r, nil
+}
+
+func version(typeURL, name string, data []byte) string {
+	h := xxh3.New()
+	for _, part := range []string{format, typeURL, "\n", name, "\n"} {
+		_, _ = h.WriteString(part) // a hash takes everything
+	}
+	_, _ = h.Write(data)
+	sum := h.Sum128().Bytes()
+	return hex.EncodeToString(sum[:])
+}
+
+// Get returns a resource, or nil.
+func (r *Release) Get(audience Audience, typeURL, name string) *Resource {
+	return r.byKind[kind{audience, typeURL}][name]
+}
+
+// Names returns the names of one type, sorted.
+func (r *Release) Names(audience Audience, typeURL string) []string {
+	return slices.Sorted(maps.Keys(r.byKind[kind{audience, typeURL}]))
+}
