@@ -86,7 +86,13 @@ func (b *Builder) virtualHosts(l *config.Listener) []*routev3.VirtualHost {
 func reachable(byHost map[string][]*entry, host string) []*entry {
 	var out []*entry
 	seen := map[*routev3.Route]bool{}
-	for place, pattern := range patterns(host) {
+	place := -1
+	for _, pattern := range patterns(host) {
+		// Only patterns that routes have count, so that hosts of the same routes
+		// can share a virtual host.
+		if len(byHost[pattern]) > 0 {
+			place++
+		}
 		for _, e := range byHost[pattern] {
 			if seen[e.route] {
 				continue // a route that names both a.x and *.x
