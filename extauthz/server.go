@@ -170,8 +170,7 @@ func (s *Server) Run(ctx context.Context) error {
 		}
 		status.Shutdown()
 		stop(server)
-		<-served
-		return nil
+		return <-served // nil after a stop
 	})
 	err := group.Wait()
 	s.jobs.Wait()

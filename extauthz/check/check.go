@@ -93,7 +93,7 @@ func (s *Server) At(r *authv3.CheckRequest, now time.Time) (out *authv3.CheckRes
 		if cause := recover(); cause != nil {
 			// Only its type: the cause itself may quote the request.
 			s.log.Error("check panicked", "component", "extauthz", "resource", c.name, "err", fmt.Sprintf("%T", cause), "stack", string(debug.Stack()))
-			body := envelope.JSON(http.StatusServiceUnavailable, string(policy.PolicyNotReady), notReady, c.seen.requestID, now)
+			body := envelope.JSON(http.StatusServiceUnavailable, string(policy.PolicyNotReady), notReady, inquire(c.http).requestID, now)
 			out = respond(&answer{body: string(body), set: []header{{"content-type", jsonContent}}})
 		}
 	}()
@@ -108,6 +108,7 @@ type call struct {
 	name     string // of the policy, as sent
 	policy   *policy.Policy
 	seen     seen
+	http     *authv3.AttributeContext_HttpRequest
 }
 
 func (c *call) decide(r *authv3.CheckRequest) *authv3.CheckResponse {
@@ -116,9 +117,9 @@ func (c *call) decide(r *authv3.CheckRequest) *authv3.CheckResponse {
 		keyHeader = c.snapshot.KeyHeader
 		c.policy = c.snapshot.Policies[c.name]
 	}
-	h := r.GetAttributes().GetRequest().GetHttp()
-	c.seen = scan(h, keyHeader)
-	if c.policy == nil || h == nil {
+	c.http = r.GetAttributes().GetRequest().GetHttp()
+	c.seen = scan(c.http, keyHeader)
+	if c.policy == nil || c.http == nil {
 		return c.refuse(&policy.Decision{Reason: policy.PolicyNotReady}, notReady)
 	}
 	request, fault := read(r, &c.seen, c.now)
@@ -208,19 +209,19 @@ func orNone(s string) string {
 }
 
 func (c *call) refuse(d *policy.Decision, text string) *authv3.CheckResponse {
-	status := d.Reason.Status()
+	status, client := d.Reason.Status(), inquire(c.http)
 	a := answer{status: status, metadata: c.metadata(d)}
-	if strings.HasPrefix(c.seen.contentType, "application/grpc") {
+	if strings.HasPrefix(client.contentType, "application/grpc") {
 		a.body = string(d.Reason) + ": " + text // becomes grpc-message
 	} else {
-		a.body = string(envelope.JSON(status, string(d.Reason), text, c.seen.requestID, c.now))
+		a.body = string(envelope.JSON(status, string(d.Reason), text, client.requestID, c.now))
 		a.set = append(a.set, header{"content-type", jsonContent})
 	}
 	if status == http.StatusUnauthorized {
 		a.set = append(a.set, c.challenges(d.Reason)...)
 	}
 	c.server.record.Decided(d, c.name, time.Since(c.now))
-	c.logRefusal(d)
+	c.logRefusal(d, client.requestID)
 	return respond(&a)
 }
 
@@ -240,11 +241,11 @@ func (c *call) challenges(reason policy.Reason) []header {
 	return out
 }
 
-func (c *call) logRefusal(d *policy.Decision) {
+func (c *call) logRefusal(d *policy.Decision, requestID string) {
 	tenant := ""
 	if d.Caller != nil {
 		tenant = d.Caller.Tenant
 	}
 	c.server.log.Info("request refused", "component", "extauthz", "decision", "deny", "reason", string(d.Reason),
-		"rule", d.Rule, "tenant", tenant, "resource", c.name, "request_id", c.seen.requestID)
+		"rule", d.Rule, "tenant", tenant, "resource", c.name, "request_id", requestID)
 }

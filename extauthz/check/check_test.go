@@ -37,7 +37,7 @@ func closed(t *testing.T, response *authv3.CheckResponse) {
 			t.Fatal("ok_response with a status that is not OK")
 		}
 		for _, h := range arm.OkResponse.GetHeaders() {
-			if h.GetAppend() == nil || h.GetAppend().GetValue() {
+			if a := h.GetAppend(); a == nil || a.GetValue() { //nolint:staticcheck // the field that ext_authz obeys
 				t.Fatalf("%s is appended to what the client sent", h.GetHeader().GetKey())
 			}
 			if slices.Contains(arm.OkResponse.GetHeadersToRemove(), h.GetHeader().GetKey()) {
@@ -258,7 +258,7 @@ func TestNoStateAndPanic(t *testing.T) {
 	}
 }
 
-type panics struct{ discard }
+type panics struct{}
 
 func (panics) Decided(*policy.Decision, string, time.Duration) { panic("boom") }
 

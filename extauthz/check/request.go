@@ -13,7 +13,7 @@ import (
 
 // seen is what one pass over the headers found.
 type seen struct {
-	authorization, key, host, requestID, contentType string
+	authorization, key, host string
 	// How many lines there were: two that agree today are two that differ tomorrow.
 	authorizations, keys, hosts int
 }
@@ -49,7 +49,7 @@ func scan(h *authv3.AttributeContext_HttpRequest, keyHeader string) seen {
 	var s seen
 	wanted := func(name string) bool {
 		switch name {
-		case "authorization", ":authority", "host", "x-request-id", "content-type", keyHeader:
+		case "authorization", ":authority", "host", keyHeader:
 			return true
 		}
 		return false
@@ -62,10 +62,6 @@ func scan(h *authv3.AttributeContext_HttpRequest, keyHeader string) seen {
 		case ":authority", "host":
 			s.host = value
 			s.hosts++
-		case "x-request-id":
-			s.requestID = value
-		case "content-type":
-			s.contentType = value
 		}
 		if name == keyHeader {
 			s.key = value
@@ -73,6 +69,21 @@ func scan(h *authv3.AttributeContext_HttpRequest, keyHeader string) seen {
 		}
 	})
 	return s
+}
+
+// asked is what only a refusal needs to know.
+type asked struct{ requestID, contentType string }
+
+func inquire(h *authv3.AttributeContext_HttpRequest) (out asked) {
+	wanted := func(name string) bool { return name == "x-request-id" || name == "content-type" }
+	lines(h, wanted, func(name, value string) {
+		if name == "x-request-id" {
+			out.requestID = value
+		} else {
+			out.contentType = value
+		}
+	})
+	return out
 }
 
 // read turns what Envoy sent into what is decided. fault is why it cannot be:

@@ -76,7 +76,7 @@ func overwrite(headers []header) []*corev3.HeaderValueOption {
 	for _, h := range headers {
 		out = append(out, &corev3.HeaderValueOption{
 			Header: &corev3.HeaderValue{Key: h.name, Value: visible(h.value)},
-			Append: wrapperspb.Bool(false),
+			Append: wrapperspb.Bool(false), //nolint:staticcheck // the only field that ext_authz obeys: append_action is ignored on requests
 		})
 	}
 	return out
