@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -68,6 +69,7 @@ func TestKeyFileIsFollowed(t *testing.T) {
 
 // web answers for the issuer, so that time can be faked around it.
 type web struct {
+	mu      sync.Mutex
 	body    string
 	control string
 	status  int
@@ -76,12 +78,26 @@ type web struct {
 }
 
 func (w *web) RoundTrip(r *http.Request) (*http.Response, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.calls++
 	if w.fail {
 		return nil, errors.New("down")
 	}
 	h := http.Header{"Cache-Control": {w.control}, "Location": {"https://evil.test/"}}
 	return &http.Response{StatusCode: w.status, Header: h, Body: io.NopCloser(strings.NewReader(w.body)), Request: r}, nil
+}
+
+func (w *web) change(edit func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	edit()
+}
+
+func (w *web) count() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.calls
 }
 
 func keySet(t *testing.T, kid string) string {
@@ -112,26 +128,26 @@ func TestRemote(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		go func() { _ = r.Run(ctx) }()
 		synctest.Wait()
-		if !has("one") || w.calls != 1 {
+		if !has("one") || w.count() != 1 {
 			t.Fatal("not fetched at once")
 		}
-		w.body = keySet(t, "two")
+		w.change(func() { w.body = keySet(t, "two") })
 		for range 100 { // a flood of unknown kids
 			r.Miss()
 			time.Sleep(50 * time.Millisecond)
 		}
-		if w.calls != 1 {
-			t.Errorf("%d fetches within 5 s", w.calls)
+		if w.count() != 1 {
+			t.Errorf("%d fetches within 5 s", w.count())
 		}
 		time.Sleep(6 * time.Second)
-		if w.calls != 2 || !has("two") || has("one") {
-			t.Errorf("%d fetches after 11 s", w.calls)
+		if w.count() != 2 || !has("two") || has("one") {
+			t.Errorf("%d fetches after 11 s", w.count())
 		}
 		time.Sleep(10 * time.Minute)
-		if w.calls < 3 || w.calls > 4 {
-			t.Errorf("%d fetches after max-age", w.calls)
+		if w.count() < 3 || w.count() > 4 {
+			t.Errorf("%d fetches after max-age", w.count())
 		}
-		w.fail = true
+		w.change(func() { w.fail = true })
 		time.Sleep(23 * time.Hour)
 		if !has("two") {
 			t.Error("the last set did not stay")
@@ -140,20 +156,23 @@ func TestRemote(t *testing.T) {
 		if has("two") {
 			t.Error("a set of yesterday still counts")
 		}
-		w.fail = false
+		w.change(func() { w.fail = false })
 		time.Sleep(2 * time.Minute)
 		if !has("two") {
 			t.Error("did not recover")
 		}
-		before := w.calls
-		for _, broken := range []web{{status: 302}, {status: 500}, {status: 200, body: `{"keys":[]}`}, {status: 200, body: strings.Repeat(" ", 70_000)}} {
-			w.status, w.body = broken.status, broken.body
+		before := w.count()
+		for _, broken := range []struct {
+			status int
+			body   string
+		}{{status: 302}, {status: 500}, {status: 200, body: `{"keys":[]}`}, {status: 200, body: strings.Repeat(" ", 70_000)}} {
+			w.change(func() { w.status, w.body = broken.status, broken.body })
 			time.Sleep(time.Hour)
 			if !has("two") {
 				t.Errorf("%d %.20q pushed out the last good set", broken.status, broken.body)
 			}
 		}
-		if w.calls == before {
+		if w.count() == before {
 			t.Error("no attempt was made")
 		}
 		cancel()
