@@ -4,47 +4,16 @@ import (
 	"fmt"
 	"time"
 
-	"tollgate/internal/celenv"
 	"tollgate/internal/strictyaml"
+	"tollgate/xds/config/check"
+	"tollgate/xds/config/inherit"
 	"tollgate/xds/config/syntax"
 )
-
-// maxSuggestions bounds the search for near names: ten thousand wrong names
-// among ten thousand right ones would take minutes.
-const maxSuggestions = maxFaults
 
 // builder turns decoded files into the model and collects what is wrong.
 type builder struct {
 	faults, warnings []Fault
 	unclear          map[Fault]bool // words, by place, that did not decode: no second fault
-	suggested        int
-	merger           *syntax.Merger
-	cel              *celenv.Env
-
-	listeners map[string]strictyaml.Pos
-	issuers   map[string]strictyaml.Pos
-	plans     map[string]strictyaml.Pos
-	upstreams map[string]*syntax.Upstream
-	names     struct{ issuers, plans, listeners, upstreams []string }
-	roles     map[string]strictyaml.Pos
-	apiKeys   bool
-}
-
-func newBuilder() (*builder, error) {
-	cel, err := celenv.New()
-	if err != nil {
-		return nil, err
-	}
-	return &builder{
-		cel:       cel,
-		merger:    syntax.NewMerger(),
-		unclear:   map[Fault]bool{},
-		listeners: map[string]strictyaml.Pos{},
-		issuers:   map[string]strictyaml.Pos{},
-		plans:     map[string]strictyaml.Pos{},
-		upstreams: map[string]*syntax.Upstream{},
-		roles:     map[string]strictyaml.Pos{},
-	}, nil
 }
 
 func (b *builder) fault(pos strictyaml.Pos, path, format string, args ...any) {
@@ -58,58 +27,58 @@ func (b *builder) warn(pos strictyaml.Pos, path, format string, args ...any) {
 	b.warnings = append(b.warnings, Fault{Pos: Pos(pos), Path: path, Message: fmt.Sprintf(format, args...), Warning: true})
 }
 
-// unknown says that nothing has this name, and which one was probably meant.
-func (b *builder) unknown(name syntax.Identifier, path, what string, known []string) {
-	hint := ""
-	if b.suggested++; b.suggested <= maxSuggestions {
-		hint = strictyaml.Suggest(name.Shown(), known)
+// build checks the parts and makes the model of them.
+func (b *builder) build(files []*syntax.File, g *Gateway) error {
+	defaults := single(b, files, "defaults", func(f *syntax.File) (*syntax.Defaults, strictyaml.Pos) {
+		if f.Defaults == nil {
+			return nil, strictyaml.Pos{}
+		}
+		return f.Defaults, f.Defaults.Pos
+	})
+	upstreams, routes := inherit.Upstreams(files, defaults), inherit.Routes(files, defaults)
+	checker, err := check.New(b.fault, b.warn)
+	if err != nil {
+		return err
 	}
-	if len(known) == 0 {
-		hint = fmt.Sprintf("; the file names no %s", what)
-	}
-	b.fault(name.Pos, path, "no %s is named %q%s", what, name.Shown(), hint)
-}
+	checker.Files(files)
+	checker.Upstreams(upstreams)
+	checker.Routes(routes)
 
-// unique notes a name; a second one is a fault that shows both places.
-func (b *builder) unique(seen map[string]strictyaml.Pos, pos strictyaml.Pos, path, name string) bool {
-	if name == "" { // faulty already
-		return false
-	}
-	if first, twice := seen[name]; twice {
-		b.fault(pos, path, "the name %q is taken: %s:%d:%d has it too", name, first.File, first.Line, first.Col)
-		return false
-	}
-	seen[name] = pos
-	return true
-}
-
-// build goes through the parts in the order in which they refer to each other.
-func (b *builder) build(files []*syntax.File, g *Gateway) {
-	defaults := b.defaults(files)
 	for _, f := range files {
-		b.identity(f.Identity, &g.Identity)
+		b.file(f, g)
 	}
-	for _, f := range files {
-		for i := range f.Listeners {
-			b.listener(&f.Listeners[i], g)
-		}
-		for i := range f.Plans {
-			b.plan(&f.Plans[i], g)
+	for i := range upstreams {
+		g.Upstreams = append(g.Upstreams, upstream(&upstreams[i]))
+	}
+	for i := range routes {
+		if r := &routes[i]; !r.IsGroup() {
+			made := route(r)
+			b.attemptsFit(r.Full, &made, r.Path)
+			g.Routes = append(g.Routes, made)
 		}
 	}
-	b.openPorts(g.Listeners)
-	tenants := map[string]strictyaml.Pos{}
-	for _, f := range files {
-		for i := range f.Tenants {
-			b.tenant(&f.Tenants[i], tenants, g)
-		}
-		g.RateLimit = append(g.RateLimit, b.limits("gateway", "rate_limit", f.RateLimit.Items, len(g.RateLimit))...)
-	}
-	b.uniqueLimits(g.RateLimit, "rate_limit")
-	b.allUpstreams(files, defaults.Upstream, g)
-	b.allRoutes(files, defaults.Settings, g)
 	b.telemetry(files, g)
+	b.openPorts(g.Listeners)
 	b.plaintext(g)
+	b.ties(g)
+	return nil
+}
+
+// file adds what needs nothing from elsewhere.
+func (*builder) file(f *syntax.File, g *Gateway) {
+	identity(f.Identity, &g.Identity)
+	for i := range f.Listeners {
+		g.Listeners = append(g.Listeners, listener(&f.Listeners[i]))
+	}
+	for i := range f.Plans {
+		p := &f.Plans[i]
+		g.Plans = append(g.Plans, Plan{Pos: Pos(p.Pos), Name: string(p.Name.V), RateLimit: limits("plan/"+string(p.Name.V), p.RateLimit.Items, 0)})
+	}
+	for i := range f.Tenants {
+		t := &f.Tenants[i]
+		g.Tenants = append(g.Tenants, Tenant{Pos: Pos(t.Pos), Name: string(t.Name.V), Plan: string(t.Plan.V)})
+	}
+	g.RateLimit = append(g.RateLimit, limits("gateway", f.RateLimit.Items, len(g.RateLimit))...)
 }
 
 // single gives the one place where a block that cannot be shared out is written.
@@ -128,19 +97,6 @@ func single[T any](b *builder, files []*syntax.File, path string, of func(*synta
 		found, first = v, pos
 	}
 	return found
-}
-
-func (b *builder) defaults(files []*syntax.File) syntax.Defaults {
-	found := single(b, files, "defaults", func(f *syntax.File) (*syntax.Defaults, strictyaml.Pos) {
-		if f.Defaults == nil {
-			return nil, strictyaml.Pos{}
-		}
-		return f.Defaults, f.Defaults.Pos
-	})
-	if found == nil {
-		return syntax.Defaults{}
-	}
-	return *found
 }
 
 func (b *builder) telemetry(files []*syntax.File, g *Gateway) {
@@ -183,12 +139,4 @@ func strs[T ~string](v []strictyaml.Value[T]) []string {
 		out = append(out, string(s.V))
 	}
 	return out
-}
-
-// index names an element in a path by its name or its number.
-func index(list, name string, i int) string {
-	if name == "" {
-		return fmt.Sprintf("%s[%d]", list, i)
-	}
-	return list + "[" + name + "]"
 }

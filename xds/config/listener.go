@@ -4,36 +4,26 @@ import (
 	"net/netip"
 
 	"tollgate/internal/strictyaml"
-	"tollgate/xds/config/check"
 	"tollgate/xds/config/syntax"
 )
 
-func (b *builder) listener(s *syntax.Listener, g *Gateway) {
-	path := index("listeners", string(s.Name.V), len(g.Listeners))
-	if b.unique(b.listeners, s.Name.Pos, path, string(s.Name.V)) {
-		b.names.listeners = append(b.names.listeners, string(s.Name.V))
-	}
+func listener(s *syntax.Listener) Listener {
 	l := Listener{
 		Pos: Pos(s.Pos), Name: string(s.Name.V), Address: netip.AddrPort(s.Address.V),
 		RedirectHTTPS: s.Redirect.IsSet(), Plaintext: s.Plaintext.V,
 	}
-	check.Listener(b.fault, s, path)
 	if s.TLS != nil {
 		l.TLS = listenerTLS(s.TLS)
 	}
 	if s.Flood != nil {
 		l.Flood = &Flood{Limit: number(s.Flood.Limit.V), Per: s.Flood.Per.V.Length}
 	}
-	if t := s.TrustedProxies; t != nil {
-		for _, from := range t.From {
-			network := netip.Prefix(from.V)
-			if network.IsValid() && network.Bits() == 0 {
-				b.warn(from.Pos, path+".trusted_proxies.from", "%s trusts everybody: any client may name any address as its own", network)
-			}
-			l.TrustedProxies = append(l.TrustedProxies, network)
+	if s.TrustedProxies != nil {
+		for _, from := range s.TrustedProxies.From {
+			l.TrustedProxies = append(l.TrustedProxies, netip.Prefix(from.V))
 		}
 	}
-	g.Listeners = append(g.Listeners, l)
+	return l
 }
 
 func listenerTLS(s *syntax.ListenerTLS) *ListenerTLS {
@@ -61,7 +51,7 @@ func (b *builder) openPorts(listeners []Listener) {
 		}
 		for _, other := range byPort[port] {
 			if other.Address == l.Address || other.Address.Addr().IsUnspecified() || l.Address.Addr().IsUnspecified() {
-				b.fault(strictyaml.Pos(l.Pos), index("listeners", l.Name, 0)+".address", "%s is taken by listener %q (%s)", l.Address, other.Name, other.Address)
+				b.fault(strictyaml.Pos(l.Pos), "listeners["+l.Name+"]"+".address", "%s is taken by listener %q (%s)", l.Address, other.Name, other.Address)
 				break
 			}
 		}
@@ -76,7 +66,7 @@ func (b *builder) plaintext(g *Gateway) {
 		secure = secure || l.TLS != nil
 	}
 	for _, l := range g.Listeners {
-		path := index("listeners", l.Name, 0)
+		path := "listeners[" + l.Name + "]"
 		if l.RedirectHTTPS && !secure {
 			b.fault(strictyaml.Pos(l.Pos), path+".redirect", "no listener has tls, so https leads nowhere")
 		}

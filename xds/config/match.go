@@ -77,6 +77,10 @@ func conditions(written strictyaml.Map[syntax.Condition]) []Condition {
 
 // ties refuses two routes of equal rank that one request could match both.
 func (b *builder) ties(g *Gateway) {
+	var every []string
+	for _, l := range g.Listeners {
+		every = append(every, l.Name)
+	}
 	routes := make([]overlap.Route, len(g.Routes))
 	for i := range g.Routes {
 		r := &g.Routes[i]
@@ -84,7 +88,7 @@ func (b *builder) ties(g *Gateway) {
 			continue // faulty already; without hosts and listeners it ties with nothing
 		}
 		routes[i] = overlap.Route{
-			Listeners: listed(r.Listeners, listed(b.names.listeners, []string{""})), Hosts: listed(r.Match.Hosts, []string{""}),
+			Listeners: listed(r.Listeners, listed(distinct(every), []string{""})), Hosts: listed(r.Match.Hosts, []string{""}),
 			Path: "prefix " + r.Match.Path, Priority: r.Priority, Methods: methodBits(r.Match.Methods), Conditions: conditionKey(r.Match),
 		}
 		switch r.Match.Kind {

@@ -11,14 +11,13 @@ import (
 // Parse gives the gateway that the sources describe, with its warnings, or
 // every fault, as Faults.
 func Parse(sources []Source, values Values) (*Gateway, []Fault, error) {
-	b, err := newBuilder()
-	if err != nil {
-		return nil, nil, err
-	}
+	b := &builder{unclear: map[Fault]bool{}}
 	files, readable := b.decode(sources, values)
 	gateway := &Gateway{}
 	if readable { // what half a file means is not worth a second fault
-		b.build(files, gateway)
+		if err := b.build(files, gateway); err != nil {
+			return nil, nil, err
+		}
 	}
 	warnings := ordered(b.warnings, sources)
 	if len(b.faults) > 0 {

@@ -74,7 +74,7 @@ func retry(s *syntax.Retry) *Retry {
 }
 
 // attemptsFit refuses attempts that the timeout cuts off before they begin.
-func (b *builder) attemptsFit(r *syntax.Route, out Route, path string) {
+func (b *builder) attemptsFit(r *syntax.Route, out *Route, path string) {
 	if out.Retry == nil || out.Retry.Attempts < 2 {
 		return
 	}
@@ -108,23 +108,6 @@ func rewrite(s *syntax.Rewrite) *Rewrite {
 		out.Regex = &RegexRewrite{Pattern: string(x.Pattern.V), Substitution: x.Substitution.V}
 	}
 	return out
-}
-
-func (b *builder) mirror(s *syntax.Mirror, path string) *Mirror {
-	if s == nil || s.Off {
-		return nil
-	}
-	name := string(s.Upstream.V)
-	switch target := b.upstreams[name]; {
-	case !s.Upstream.IsSet():
-		b.fault(s.Pos, path, "upstream is missing: name the one that gets the copies")
-	case name == "":
-	case target == nil:
-		b.unknown(s.Upstream, path+".upstream", "upstream", b.names.upstreams)
-	case target.Split != nil:
-		b.fault(s.Upstream.Pos, path+".upstream", "%q is a split: name one of its members", name)
-	}
-	return &Mirror{Upstream: name, Percent: or(s.Percent, 100, percent)}
 }
 
 func headerEdit(s *syntax.HeaderEdit) HeaderEdit {

@@ -2,52 +2,19 @@ package config
 
 import (
 	"net/netip"
-	"strings"
 	"time"
 
-	"tollgate/internal/strictyaml"
-	"tollgate/xds/config/check"
+	"tollgate/xds/config/inherit"
 	"tollgate/xds/config/syntax"
 )
 
-// reservedPrefix begins the names of the gateway's own clusters.
-const reservedPrefix = "tollgate-"
-
-func (b *builder) allUpstreams(files []*syntax.File, defaults *syntax.UpstreamSettings, g *Gateway) {
-	seen := map[string]strictyaml.Pos{}
-	for _, f := range files {
-		for i := range f.Upstreams {
-			s := &f.Upstreams[i]
-			name := string(s.Name.V)
-			path := index("upstreams", name, i)
-			if strings.HasPrefix(name, reservedPrefix) {
-				b.fault(s.Name.Pos, path, "names that begin with %s are the gateway's own", reservedPrefix)
-			}
-			if b.unique(seen, s.Name.Pos, path, name) {
-				b.upstreams[name] = s
-				b.names.upstreams = append(b.names.upstreams, name)
-			}
-		}
+func upstream(in *inherit.Upstream) Upstream {
+	s, set := in.Own, &in.Settings
+	u := Upstream{Pos: Pos(s.Pos), Name: in.Name}
+	if s.Split != nil {
+		split(s, &u)
+		return u
 	}
-	for _, f := range files {
-		for i := range f.Upstreams {
-			s := &f.Upstreams[i]
-			path := index("upstreams", string(s.Name.V), i)
-			if s.Split != nil {
-				g.Upstreams = append(g.Upstreams, b.split(s, path))
-				continue
-			}
-			if s.Sticky != nil && !s.Sticky.Off {
-				b.fault(s.Sticky.Pos, path+".sticky", "only a split is sticky; for one upstream write load_balancing: {policy: ring_hash, hash_on: …}")
-			}
-			g.Upstreams = append(g.Upstreams, b.upstream(s, defaults, path))
-		}
-	}
-}
-
-func (b *builder) upstream(s *syntax.Upstream, defaults *syntax.UpstreamSettings, path string) Upstream {
-	u := Upstream{Pos: Pos(s.Pos), Name: string(s.Name.V)}
-	check.Endpoints(b.fault, s, path+".endpoints")
 	for i := range s.Endpoints {
 		e := &s.Endpoints[i]
 		u.Endpoints = append(u.Endpoints, Endpoint{
@@ -57,11 +24,6 @@ func (b *builder) upstream(s *syntax.Upstream, defaults *syntax.UpstreamSettings
 	if d := s.Discovery; d != nil {
 		u.Registry, u.DNS = string(d.Registry.V), string(d.DNS.V)
 	}
-	set := s.UpstreamSettings
-	if defaults != nil {
-		set = syntax.Merge(b.merger, *defaults, set)
-	}
-	check.Settings(b.fault, &set, path)
 	switch set.Protocol.V {
 	case "http2":
 		u.Protocol = HTTP2
@@ -85,6 +47,18 @@ func (b *builder) upstream(s *syntax.Upstream, defaults *syntax.UpstreamSettings
 		}
 	}
 	return u
+}
+
+func split(s *syntax.Upstream, u *Upstream) {
+	for _, m := range s.Split {
+		u.Split = append(u.Split, SplitMember{Upstream: string(m.Upstream.V), Weight: number(m.Weight.V)})
+	}
+	if k := s.Sticky; k != nil && !k.Off {
+		u.Sticky = &Sticky{Cookie: string(k.Cookie.V), Header: string(k.Header.V)}
+		if k.Cookie.IsSet() {
+			u.Sticky.TTL = or(k.TTL, time.Hour, span)
+		}
+	}
 }
 
 func upstreamTLS(s *syntax.UpstreamTLS) *UpstreamTLS {
@@ -128,36 +102,4 @@ func breaker(s *syntax.Thresholds) Breaker {
 		MaxConnections: or(s.MaxConnections, 1024, number), MaxPending: or(s.MaxPending, 1024, number),
 		MaxRequests: or(s.MaxRequests, 1024, number), RetryBudget: or(s.RetryBudget, 20, percent),
 	}
-}
-
-// split checks that its members are real.
-func (b *builder) split(s *syntax.Upstream, path string) Upstream {
-	u := Upstream{Pos: Pos(s.Pos), Name: string(s.Name.V)}
-	check.Split(b.fault, s, path)
-	seen := map[string]bool{}
-	for _, m := range s.Split {
-		name := string(m.Upstream.V)
-		at := path + ".split[" + name + "]"
-		member := b.upstreams[name]
-		switch {
-		case name == "":
-		case name == u.Name:
-			b.fault(m.Upstream.Pos, at, "a split cannot be its own member")
-		case member == nil:
-			b.unknown(m.Upstream, at, "upstream", b.names.upstreams)
-		case member.Split != nil:
-			b.fault(m.Upstream.Pos, at, "%q is a split itself: name its members here, with their weights", name)
-		case seen[name]:
-			b.fault(m.Upstream.Pos, at, "%q is there twice: add up its weights", name)
-		}
-		seen[name] = true
-		u.Split = append(u.Split, SplitMember{Upstream: name, Weight: number(m.Weight.V)})
-	}
-	if k := s.Sticky; k != nil && !k.Off {
-		u.Sticky = &Sticky{Cookie: string(k.Cookie.V), Header: string(k.Header.V)}
-		if k.Cookie.IsSet() {
-			u.Sticky.TTL = or(k.TTL, time.Hour, span)
-		}
-	}
-	return u
 }

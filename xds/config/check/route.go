@@ -24,62 +24,62 @@ func retryWords() []string {
 	}
 }
 
-// Match checks hosts, methods and conditions.
-func Match(report Report, s *syntax.Match, path string) {
+// match checks hosts, methods and conditions.
+func (c *Checker) match(s *syntax.Match, path string) {
 	if s == nil {
 		return
 	}
 	if s.Hosts.IsSet() && len(s.Hosts.Items) == 0 && !s.Hosts.None {
-		report(s.Hosts.Pos, path+".hosts", "is empty: name hosts, or `none` for every host")
+		c.report(s.Hosts.Pos, path+".hosts", "is empty: name hosts, or `none` for every host")
 	}
 	if s.Methods.IsSet() && len(s.Methods.Items) == 0 && !s.Methods.None {
-		report(s.Methods.Pos, path+".methods", "is empty: name methods, or `none` for all")
+		c.report(s.Methods.Pos, path+".methods", "is empty: name methods, or `none` for all")
 	}
-	for _, c := range s.Headers.Items {
+	for _, h := range s.Headers.Items {
 		var name syntax.HeaderName
-		if err := name.UnmarshalText([]byte(c.Key.V)); err != nil {
-			report(c.Key.Pos, path+".headers", "%v", err)
+		if err := name.UnmarshalText([]byte(h.Key.V)); err != nil {
+			c.report(h.Key.Pos, path+".headers", "%v", err)
 		}
 	}
-	for _, c := range slices.Concat(s.Headers.Items, s.Query.Items, s.Cookies.Items) {
-		if c.Key.V == "" {
-			report(c.Key.Pos, path, "a condition has no name")
+	for _, entry := range slices.Concat(s.Headers.Items, s.Query.Items, s.Cookies.Items) {
+		if entry.Key.V == "" {
+			c.report(entry.Key.Pos, path, "a condition has no name")
 		}
-		if c.Value.Prefix.IsSet() && c.Value.Prefix.V == "" {
-			report(c.Value.Prefix.Pos, path, "an empty prefix: write {present: true}")
+		if entry.Value.Prefix.IsSet() && entry.Value.Prefix.V == "" {
+			c.report(entry.Value.Prefix.Pos, path, "an empty prefix: write {present: true}")
 		}
 	}
 }
 
-// CORS checks the origins.
-func CORS(report Report, s *syntax.CORS, path string) {
+// cors checks the origins.
+func (c *Checker) cors(s *syntax.CORS, path string) {
 	if s == nil || s.Off {
 		return
 	}
 	if len(s.Origins) == 0 {
-		report(s.Pos, path, "origins is missing: name them, such as https://app.example.com")
+		c.report(s.Pos, path, "origins is missing: name them, such as https://app.example.com")
 	}
 	for _, o := range s.Origins {
 		switch {
 		case o.V == "*" && s.Credentials.V:
-			report(o.Pos, path+".origins", "\"*\" with credentials: true would let every site act for the user: name the origins")
+			c.report(o.Pos, path+".origins", "\"*\" with credentials: true would let every site act for the user: name the origins")
 		case o.V != "*" && !originForm.MatchString(o.V):
-			report(o.Pos, path+".origins", "%q is not an origin such as https://app.example.com, https://*.example.com or \"*\"", o.Shown())
+			c.report(o.Pos, path+".origins", "%q is not an origin such as https://app.example.com, https://*.example.com or \"*\"", o.Shown())
 		}
 	}
 }
 
-// Retry checks the reasons and the pauses.
-func Retry(report Report, s *syntax.Retry, path string) {
+// retry checks the reasons and the pauses.
+func (c *Checker) retry(s *syntax.Retry, path string) {
 	if s == nil || s.Off {
 		return
 	}
 	if s.RetryOn != nil && len(s.RetryOn) == 0 {
-		report(s.Pos, path+".retry_on", "is empty: name a reason, or write `retry: none`")
+		c.report(s.Pos, path+".retry_on", "is empty: name a reason, or write `retry: none`")
 	}
 	for _, w := range s.RetryOn {
 		if !slices.Contains(retryWords(), w.V) && !statusForm.MatchString(w.V) {
-			report(w.Pos, path+".retry_on", "%q is neither a status such as 503 nor one of %s%s",
+			c.report(w.Pos, path+".retry_on", "%q is neither a status such as 503 nor one of %s%s",
 				w.Shown(), strings.Join(retryWords(), ", "), strictyaml.Suggest(w.Shown(), retryWords()))
 		}
 	}
@@ -88,64 +88,64 @@ func Retry(report Report, s *syntax.Retry, path string) {
 	}
 	base, most := s.Backoff.Base, s.Backoff.Max
 	if base.V.D() > time.Minute {
-		report(base.Pos, path+".backoff.base", "is at most 1m, not %s", base.V.D())
+		c.report(base.Pos, path+".backoff.base", "is at most 1m, not %s", base.V.D())
 	}
 	if most.V.D() > time.Hour || (most.IsSet() && most.V.D() < base.V.D()) {
-		report(most.Pos, path+".backoff.max", "must be from the base of %s to 1h, not %s", base.V.D(), most.V.D())
+		c.report(most.Pos, path+".backoff.max", "must be from the base of %s to 1h, not %s", base.V.D(), most.V.D())
 	}
 }
 
-// Local checks that a route which Envoy answers itself says nothing about an upstream.
-func Local(report Report, s *syntax.Route, path string) {
+// local checks that a route which Envoy answers itself says nothing about an upstream.
+func (c *Checker) local(s *syntax.Route, path string) {
 	const message = "%s needs an upstream: this route is answered by Envoy itself"
 	if s.Rewrite != nil && !s.Rewrite.Off {
-		report(s.Rewrite.Pos, path+".rewrite", message, "rewrite")
+		c.report(s.Rewrite.Pos, path+".rewrite", message, "rewrite")
 	}
 	if s.Mirror != nil && !s.Mirror.Off {
-		report(s.Mirror.Pos, path+".mirror", message, "mirror")
+		c.report(s.Mirror.Pos, path+".mirror", message, "mirror")
 	}
 	if s.Retry != nil && !s.Retry.Off {
-		report(s.Retry.Pos, path+".retry", message, "retry")
+		c.report(s.Retry.Pos, path+".retry", message, "retry")
 	}
 	if s.WebSocket.V {
-		report(s.WebSocket.Pos, path+".websocket", message, "websocket")
+		c.report(s.WebSocket.Pos, path+".websocket", message, "websocket")
 	}
 }
 
-// Respond checks the size of the answer.
-func Respond(report Report, s *syntax.Respond, path string) {
+// respond checks the size of the answer.
+func (c *Checker) respond(s *syntax.Respond, path string) {
 	const maxBody = 4096 // Envoy's own limit
 	if len(s.Body.V) > maxBody {
-		report(s.Body.Pos, path+".body", "has %d bytes, at most %d are answered by Envoy itself", len(s.Body.V), maxBody)
+		c.report(s.Body.Pos, path+".body", "has %d bytes, at most %d are answered by Envoy itself", len(s.Body.V), maxBody)
 	}
 }
 
-// Redirect checks that it leads somewhere, by what the path match offers.
-func Redirect(report Report, s *syntax.Redirect, match *syntax.Match, path string) {
+// redirect checks that it leads somewhere, by what the path match offers.
+func (c *Checker) redirect(s *syntax.Redirect, match *syntax.Match, path string) {
 	if s.Host.IsSet() {
 		var host syntax.Hostname
 		var hostPort syntax.HostPort
 		text := []byte(s.Host.V)
 		if strings.HasPrefix(s.Host.V, "*") || (host.UnmarshalText(text) != nil && hostPort.UnmarshalText(text) != nil) {
-			report(s.Host.Pos, path+".host", "%q is not a host, with or without a port", s.Host.Shown())
+			c.report(s.Host.Pos, path+".host", "%q is not a host, with or without a port", s.Host.Shown())
 		}
 	}
 	if !s.Scheme.IsSet() && !s.Host.IsSet() && !s.Path.IsSet() && !s.Prefix.IsSet() {
-		report(s.Pos, path, "leads back to itself: write scheme, host, path or prefix")
+		c.report(s.Pos, path, "leads back to itself: write scheme, host, path or prefix")
 	}
-	variables(report, s.Path, match, path)
-	prefix(report, s.Prefix, match, path)
+	c.variables(s.Path, match, path)
+	c.prefix(s.Prefix, match, path)
 }
 
-// Rewrite checks that it changes something, by what the path match offers.
-func Rewrite(report Report, s *syntax.Rewrite, match *syntax.Match, path string) {
+// rewrite checks that it changes something, by what the path match offers.
+func (c *Checker) rewrite(s *syntax.Rewrite, match *syntax.Match, path string) {
 	if s == nil || s.Off {
 		return
 	}
-	variables(report, s.Path, match, path)
-	prefix(report, s.Prefix, match, path)
+	c.variables(s.Path, match, path)
+	c.prefix(s.Prefix, match, path)
 	if strings.HasPrefix(string(s.Host.V), "*") {
-		report(s.Host.Pos, path+".host", "must be one host")
+		c.report(s.Host.Pos, path+".host", "must be one host")
 	}
 	if x := s.Regex; x != nil && x.Pattern.V != "" {
 		groups := 0
@@ -154,30 +154,30 @@ func Rewrite(report Report, s *syntax.Rewrite, match *syntax.Match, path string)
 		}
 		for _, group := range groupForm.FindAllStringSubmatch(x.Substitution.V, -1) {
 			if n, err := strconv.Atoi(group[1]); err != nil || n > groups {
-				report(x.Substitution.Pos, path+".regex.substitution", "\\%s is no group of the pattern, which has %d", group[1], groups)
+				c.report(x.Substitution.Pos, path+".regex.substitution", "\\%s is no group of the pattern, which has %d", group[1], groups)
 			}
 		}
 	}
 	if !s.Path.IsSet() && !s.Prefix.IsSet() && s.Regex == nil && !s.Host.IsSet() {
-		report(s.Pos, path, "changes nothing: write path, prefix, regex or host")
+		c.report(s.Pos, path, "changes nothing: write path, prefix, regex or host")
 	}
 }
 
-func prefix(report Report, written strictyaml.Value[syntax.Path], match *syntax.Match, path string) {
+func (c *Checker) prefix(written strictyaml.Value[syntax.Path], match *syntax.Match, path string) {
 	if written.IsSet() && (match == nil || match.Path == nil || !match.Path.Prefix.IsSet()) {
-		report(written.Pos, path+".prefix", "replaces the matched prefix, but the route matches no path by prefix")
+		c.report(written.Pos, path+".prefix", "replaces the matched prefix, but the route matches no path by prefix")
 	}
 }
 
 // variables checks that a path names only what the template of the match has.
-func variables(report Report, written strictyaml.Value[syntax.Template], match *syntax.Match, path string) {
+func (c *Checker) variables(written strictyaml.Value[syntax.Template], match *syntax.Match, path string) {
 	var known []string
 	if match != nil && match.Path != nil {
 		known = match.Path.Template.V.Variables()
 	}
 	for _, v := range written.V.Variables() {
 		if !slices.Contains(known, v) {
-			report(written.Pos, path+".path", "{%s} is no variable of the route's match.path.template%s", v, strictyaml.Suggest(v, known))
+			c.report(written.Pos, path+".path", "{%s} is no variable of the route's match.path.template%s", v, strictyaml.Suggest(v, known))
 		}
 	}
 }

@@ -7,10 +7,10 @@ import (
 	"tollgate/xds/config/syntax"
 )
 
-// Endpoints checks a list of endpoints.
-func Endpoints(report Report, s *syntax.Upstream, path string) {
+// endpoints checks a list of endpoints.
+func (c *Checker) endpoints(s *syntax.Upstream, path string) {
 	if s.Endpoints != nil && len(s.Endpoints) == 0 {
-		report(s.Pos, path, "is empty: name an endpoint, or write discovery")
+		c.report(s.Pos, path, "is empty: name an endpoint, or write discovery")
 	}
 	seen := map[netip.AddrPort]bool{}
 	var levels []int64
@@ -18,10 +18,10 @@ func Endpoints(report Report, s *syntax.Upstream, path string) {
 		e := &s.Endpoints[i]
 		address := netip.AddrPort(e.Address.V)
 		if address.IsValid() && address.Port() == 0 {
-			report(e.Address.Pos, path, "%s: an endpoint needs a port", address)
+			c.report(e.Address.Pos, path, "%s: an endpoint needs a port", address)
 		}
 		if address.IsValid() && seen[address] {
-			report(e.Address.Pos, path, "%s is there twice: give it a weight instead", address)
+			c.report(e.Address.Pos, path, "%s is there twice: give it a weight instead", address)
 		}
 		seen[address] = true
 		levels = append(levels, e.Failover.V)
@@ -29,42 +29,42 @@ func Endpoints(report Report, s *syntax.Upstream, path string) {
 	slices.Sort(levels)
 	for i, level := range slices.Compact(levels) {
 		if level != int64(i) {
-			report(s.Pos, path, "failover %d is used but %d is not: count from 0 without a gap", level, i)
+			c.report(s.Pos, path, "failover %d is used but %d is not: count from 0 without a gap", level, i)
 			break
 		}
 	}
 }
 
-// Settings checks what an upstream has of its own and inherits.
-func Settings(report Report, s *syntax.UpstreamSettings, path string) {
+// settings checks what an upstream has of its own and inherits.
+func (c *Checker) settings(s *syntax.UpstreamSettings, path string) {
 	if t := s.TLS; t != nil && !t.Off {
 		switch {
 		case t.Cert != nil && t.Key != nil:
-			Pair(report, t.Cert, t.Key, path+".tls.cert")
+			c.pair(t.Cert, t.Key, path+".tls.cert")
 		case t.Cert != nil || t.Key != nil:
-			report(t.Pos, path+".tls", "cert and key go together: write both")
+			c.report(t.Pos, path+".tls", "cert and key go together: write both")
 		}
 	}
-	balancing(report, s.LoadBalancing, path+".load_balancing")
+	c.balancing(s.LoadBalancing, path+".load_balancing")
 	if h := s.HealthCheck; h != nil && !h.Off {
 		if !h.Path.IsSet() && !h.GRPC.V && !h.TCP.V {
-			report(h.Pos, path+".health_check", "says when but not how: write path: /healthz, grpc: true or tcp: true")
+			c.report(h.Pos, path+".health_check", "says when but not how: write path: /healthz, grpc: true or tcp: true")
 		}
 		if h.GRPC.V && s.Protocol.V != "grpc" && s.Protocol.V != "http2" {
-			report(h.GRPC.Pos, path+".health_check.grpc", "needs protocol: grpc or http2")
+			c.report(h.GRPC.Pos, path+".health_check.grpc", "needs protocol: grpc or http2")
 		}
 	}
 	if o := s.OutlierDetection; o != nil && !o.Off {
 		if !o.FailureRate.IsSet() && !o.Consecutive5xx.IsSet() {
-			report(o.Pos, path+".outlier_detection", "says when but not what ejects: write failure_rate or consecutive_5xx")
+			c.report(o.Pos, path+".outlier_detection", "says when but not what ejects: write failure_rate or consecutive_5xx")
 		}
 		if o.FailureRate.IsSet() && o.FailureRate.V < 1 {
-			report(o.FailureRate.Pos, path+".outlier_detection.failure_rate", "must be at least 1%%; to turn ejection off write `outlier_detection: none`")
+			c.report(o.FailureRate.Pos, path+".outlier_detection.failure_rate", "must be at least 1%%; to turn ejection off write `outlier_detection: none`")
 		}
 	}
 }
 
-func balancing(report Report, s *syntax.LoadBalancing, path string) {
+func (c *Checker) balancing(s *syntax.LoadBalancing, path string) {
 	if s == nil {
 		return
 	}
@@ -74,19 +74,19 @@ func balancing(report Report, s *syntax.LoadBalancing, path string) {
 	}
 	hashes := policy == "ring_hash" || policy == "maglev"
 	if hashes && !s.HashOn.IsSet() {
-		report(s.Policy.Pos, path+".policy", "%s needs hash_on: header:X, cookie:X or ip", policy)
+		c.report(s.Policy.Pos, path+".policy", "%s needs hash_on: header:X, cookie:X or ip", policy)
 	}
 	if !hashes && s.HashOn.IsSet() {
-		report(s.HashOn.Pos, path+".hash_on", "%s hashes nothing: write policy: ring_hash or maglev, or remove hash_on", policy)
+		c.report(s.HashOn.Pos, path+".hash_on", "%s hashes nothing: write policy: ring_hash or maglev, or remove hash_on", policy)
 	}
 	if s.SlowStart.IsSet() && policy != "round_robin" && policy != "least_request" {
-		report(s.SlowStart.Pos, path+".slow_start", "%s has no slow start: round_robin and least_request have", policy)
+		c.report(s.SlowStart.Pos, path+".slow_start", "%s has no slow start: round_robin and least_request have", policy)
 	}
 }
 
-// Split checks that a split leaves to its members what is theirs, and that
+// split checks that a split leaves to its members what is theirs, and that
 // somebody gets the requests.
-func Split(report Report, s *syntax.Upstream, path string) {
+func (c *Checker) split(s *syntax.Upstream, path string) {
 	set := &s.UpstreamSettings
 	for _, own := range []struct {
 		key     string
@@ -101,19 +101,19 @@ func Split(report Report, s *syntax.Upstream, path string) {
 		{"outlier_detection", set.OutlierDetection != nil},
 	} {
 		if own.written {
-			report(s.Pos, path+"."+own.key, "a split has no %s of its own: write it on its members", own.key)
+			c.report(s.Pos, path+"."+own.key, "a split has no %s of its own: write it on its members", own.key)
 		}
 	}
 	if !slices.ContainsFunc(s.Split, func(m syntax.SplitMember) bool { return m.Weight.V > 0 || !m.Weight.IsSet() }) {
-		report(s.Pos, path+".split", "no member has a weight above 0, so nobody gets the requests")
+		c.report(s.Pos, path+".split", "no member has a weight above 0, so nobody gets the requests")
 	}
 	if k := s.Sticky; k != nil && !k.Off {
 		switch {
 		case k.Cookie.IsSet():
 		case !k.Header.IsSet():
-			report(k.Pos, path+".sticky", "write cookie: NAME or header: NAME")
+			c.report(k.Pos, path+".sticky", "write cookie: NAME or header: NAME")
 		case k.TTL.IsSet():
-			report(k.TTL.Pos, path+".sticky.ttl", "belongs to a cookie: a header is hashed each time")
+			c.report(k.TTL.Pos, path+".sticky.ttl", "belongs to a cookie: a header is hashed each time")
 		}
 	}
 }

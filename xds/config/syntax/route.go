@@ -95,7 +95,8 @@ type PathMatch struct {
 	Regex strictyaml.Value[Pattern] `yaml:"regex" alt:"path!"`
 }
 
-func (p *PathMatch) replaces() bool { return true }
+// Replaces reports whether outer levels are forgotten.
+func (p *PathMatch) Replaces() bool { return true }
 
 // Condition is a test on a header, a query parameter or a cookie; a single word is an exact value.
 type Condition struct {
@@ -127,7 +128,8 @@ type Auth struct {
 	AllOf strictyaml.List[Credential] `yaml:"all_of" alt:"auth!"`
 }
 
-func (a *Auth) replaces() bool { return true }
+// Replaces reports whether outer levels are forgotten.
+func (a *Auth) Replaces() bool { return true }
 
 // Shorthand takes public or api_key.
 func (a *Auth) Shorthand(s strictyaml.Scalar) error {

@@ -40,10 +40,11 @@ func (b *Block) Shorthand(s strictyaml.Scalar) error {
 	return nil
 }
 
-// replaces reports whether outer levels are forgotten.
-func (b *Block) replaces() bool { return b.Off }
+// Replaces reports whether outer levels are forgotten.
+func (b *Block) Replaces() bool { return b.Off }
 
-func (b *Block) isOff() bool { return b.Off }
+// IsOff reports whether the block is turned off.
+func (b *Block) IsOff() bool { return b.Off }
 
 // File is a gateway file. Several files make one gateway.
 type File struct {

@@ -213,4 +213,5 @@ func (t *Timeout) Shorthand(s strictyaml.Scalar) error {
 	return nil
 }
 
-func (t *Timeout) replaces() bool { return t.whole }
+// Replaces reports whether outer levels are forgotten.
+func (t *Timeout) Replaces() bool { return t.whole }

@@ -1,4 +1,4 @@
-package syntax
+package inherit
 
 import (
 	"reflect"
@@ -6,26 +6,21 @@ import (
 	"tollgate/internal/strictyaml"
 )
 
-// Merger lays inner levels over outer ones. It remembers the shapes of the
+// merger lays inner levels over outer ones. It remembers the shapes of the
 // types, which makes ten thousand routes cheap.
-type Merger struct {
+type merger struct {
 	shapes map[reflect.Type][]strictyaml.Field
 }
 
-// NewMerger returns a Merger.
-func NewMerger() *Merger {
-	return &Merger{shapes: map[reflect.Type][]strictyaml.Field{}}
-}
-
-// Merge gives inner with what it leaves out taken from outer. Neither changes.
-func Merge[T any](m *Merger, outer, inner T) T {
+// merge gives inner with what it leaves out taken from outer. Neither changes.
+func merge[T any](m *merger, outer, inner T) T {
 	out := inner
 	m.lay(reflect.ValueOf(&outer).Elem(), reflect.ValueOf(&out).Elem())
 	return out
 }
 
 // lay fills into, a copy that is free to change, from outer.
-func (m *Merger) lay(outer, into reflect.Value) {
+func (m *merger) lay(outer, into reflect.Value) {
 	switch {
 	case !written(outer):
 	case !written(into):
@@ -46,7 +41,7 @@ func (m *Merger) lay(outer, into reflect.Value) {
 }
 
 // block merges key by key. A key drops those of the outer level that it excludes.
-func (m *Merger) block(outer, into reflect.Value) {
+func (m *merger) block(outer, into reflect.Value) {
 	fields, ok := m.shapes[into.Type()]
 	if !ok {
 		fields = strictyaml.Fields(into.Type())
@@ -68,7 +63,7 @@ func (m *Merger) block(outer, into reflect.Value) {
 }
 
 // entries puts the outer entries that inner does not have before its own.
-func (m *Merger) entries(outer, into reflect.Value) {
+func (m *merger) entries(outer, into reflect.Value) {
 	own := into.FieldByName("Items")
 	have := make(map[string]bool, own.Len())
 	for i := range own.Len() {
@@ -113,11 +108,11 @@ func isWord(v reflect.Value) bool {
 }
 
 func whole(block any) bool {
-	r, ok := block.(interface{ replaces() bool })
-	return ok && r.replaces()
+	r, ok := block.(interface{ Replaces() bool })
+	return ok && r.Replaces()
 }
 
 func off(block any) bool {
-	b, ok := block.(interface{ isOff() bool })
-	return ok && b.isOff()
+	b, ok := block.(interface{ IsOff() bool })
+	return ok && b.IsOff()
 }
