@@ -10,6 +10,7 @@ import (
 	"golang.org/x/term"
 
 	"tollgate/envoy"
+	"tollgate/internal/settings"
 )
 
 func envoyVerb() *cobra.Command {
@@ -22,15 +23,15 @@ func envoyInstall() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "install", Short: "Fetch the pinned Envoy into .tools/envoy, its hash checked", Args: cobra.NoArgs,
 		RunE: verb(func(cmd *cobra.Command, _ []string) error {
-			s, err := load(cmd)
+			s, err := settings.Load(cmd)
 			if err != nil {
 				return err
 			}
-			if s.on("if-missing") {
-				if path, err := envoy.Locate(cmd.Context(), s.text(flagEnvoyPath), "."); err == nil {
+			if s.On("if-missing") {
+				if path, err := envoy.Locate(cmd.Context(), s.Text(settings.EnvoyPath), "."); err == nil {
 					fmt.Fprintf(cmd.ErrOrStderr(), "envoy: using %s\n", path)
 					return nil
-				} else if s.text(flagEnvoyPath) != "" {
+				} else if s.Text(settings.EnvoyPath) != "" {
 					return err
 				}
 			}
@@ -48,7 +49,7 @@ func envoyInstall() *cobra.Command {
 		}),
 	}
 	cmd.Flags().Bool("if-missing", false, "do nothing when a usable Envoy is there already")
-	cmd.Flags().String(flagEnvoyPath, "", "Envoy `BINARY` (also TOLLGATE_ENVOY)")
+	cmd.Flags().String(settings.EnvoyPath, "", "Envoy `BINARY` (also TOLLGATE_ENVOY)")
 	return cmd
 }
 
@@ -76,20 +77,20 @@ func envoyBootstrap() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "bootstrap", Short: "Print the bootstrap for a proxy elsewhere", Args: cobra.NoArgs,
 		RunE: verb(func(cmd *cobra.Command, _ []string) error {
-			s, err := load(cmd)
+			s, err := settings.Load(cmd)
 			if err != nil {
 				return err
 			}
 			b := envoy.Bootstrap{
-				NodeID: s.text(flagNodeID), Zone: s.text("zone"),
-				XDSServers: s.list(flagXDSServers), AdminAddress: s.text(flagEnvoyAdmin),
+				NodeID: s.Text(settings.NodeID), Zone: s.Text("zone"),
+				XDSServers: s.List(settings.XDSServers), AdminAddress: s.Text(settings.EnvoyAdmin),
 			}
-			if ca := s.text(flagTLSCA); ca != "" {
-				b.TLS = &envoy.ClientTLS{CA: ca, Cert: s.text(flagTLSCert), Key: s.text(flagTLSKey)}
+			if ca := s.Text(settings.TLSCA); ca != "" {
+				b.TLS = &envoy.ClientTLS{CA: ca, Cert: s.Text(settings.TLSCert), Key: s.Text(settings.TLSKey)}
 			}
 			if b.NodeID == "" {
 				if b.NodeID, err = os.Hostname(); err != nil {
-					return fmt.Errorf("--%s: this machine has no name: %w", flagNodeID, err)
+					return fmt.Errorf("--%s: this machine has no name: %w", settings.NodeID, err)
 				}
 			}
 			out, err := b.JSON()
@@ -101,13 +102,13 @@ func envoyBootstrap() *cobra.Command {
 		}),
 	}
 	f := cmd.Flags()
-	f.StringSlice(flagXDSServers, []string{"127.0.0.1:18000"}, "control planes, `host:port,…`")
-	f.String(flagEnvoyAdmin, "127.0.0.1:9901", "`ADDRESS` of Envoy's own admin, loopback only")
-	f.String(flagNodeID, "", "unique `NAME` of the proxy (default: the host's name)")
+	f.StringSlice(settings.XDSServers, []string{"127.0.0.1:18000"}, "control planes, `host:port,…`")
+	f.String(settings.EnvoyAdmin, "127.0.0.1:9901", "`ADDRESS` of Envoy's own admin, loopback only")
+	f.String(settings.NodeID, "", "unique `NAME` of the proxy (default: the host's name)")
 	f.String("zone", "", "availability `ZONE` of the proxy")
-	f.String(flagTLSCA, "", "CA `FILE` that the control plane's certificate comes from, on the proxy's machine")
-	f.String(flagTLSCert, "", "client certificate `FILE`")
-	f.String(flagTLSKey, "", "client key `FILE`")
+	f.String(settings.TLSCA, "", "CA `FILE` that the control plane's certificate comes from, on the proxy's machine")
+	f.String(settings.TLSCert, "", "client certificate `FILE`")
+	f.String(settings.TLSKey, "", "client key `FILE`")
 	return cmd
 }
 
@@ -115,11 +116,11 @@ func envoyVersion() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "version", Short: "Tell which Envoy would be used", Args: cobra.NoArgs,
 		RunE: verb(func(cmd *cobra.Command, _ []string) error {
-			s, err := load(cmd)
+			s, err := settings.Load(cmd)
 			if err != nil {
 				return err
 			}
-			path, err := envoy.Locate(cmd.Context(), s.text(flagEnvoyPath), ".")
+			path, err := envoy.Locate(cmd.Context(), s.Text(settings.EnvoyPath), ".")
 			if err != nil {
 				return err
 			}
@@ -131,6 +132,6 @@ func envoyVersion() *cobra.Command {
 			return err
 		}),
 	}
-	cmd.Flags().String(flagEnvoyPath, "", "Envoy `BINARY` (also TOLLGATE_ENVOY)")
+	cmd.Flags().String(settings.EnvoyPath, "", "Envoy `BINARY` (also TOLLGATE_ENVOY)")
 	return cmd
 }

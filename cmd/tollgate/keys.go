@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"tollgate/extauthz/credential"
+	"tollgate/internal/settings"
 	"tollgate/xds/config"
 	"tollgate/xds/files"
 )
@@ -20,24 +21,24 @@ func keysVerb() *cobra.Command {
 	cmd := &cobra.Command{Use: "keys", Short: "API keys: create one; the secret is shown once, only its hash is stored"}
 	create := &cobra.Command{Use: "create", Short: "Create a key in the store of the gateway file", Args: cobra.NoArgs, RunE: verb(createKey)}
 	f := create.Flags()
-	fileFlag(f)
-	f.String(flagKeys, "", "key `FILE` (default: the store that the gateway file names)")
+	settings.FileFlag(f)
+	f.String(settings.Keys, "", "key `FILE` (default: the store that the gateway file names)")
 	f.String("tenant", "", "`TENANT` that the key speaks for")
 	f.String("owner", "", "who holds it, a `NAME` for logs and auth.user")
 	f.StringSlice("permission", nil, "`RESOURCE:ACTION`, a role, or *; may be repeated")
 	f.String("expires", "", "how long it is good for, such as `90d` (default: no end)")
-	f.Bool(flagJSON, false, "print the key as JSON")
+	f.Bool(settings.JSON, false, "print the key as JSON")
 	cmd.AddCommand(create)
 	return cmd
 }
 
 func createKey(cmd *cobra.Command, _ []string) error {
-	s, err := load(cmd)
+	s, err := settings.Load(cmd)
 	if err != nil {
 		return err
 	}
-	spec := credential.KeySpec{Tenant: s.text("tenant"), Owner: s.text("owner"), Permissions: s.list("permission")}
-	if spec.Lifetime, err = lifetime(s.text("expires")); err != nil {
+	spec := credential.KeySpec{Tenant: s.Text("tenant"), Owner: s.Text("owner"), Permissions: s.List("permission")}
+	if spec.Lifetime, err = lifetime(s.Text("expires")); err != nil {
 		return err
 	}
 	path, header, err := keyStore(s, spec)
@@ -48,7 +49,7 @@ func createKey(cmd *cobra.Command, _ []string) error {
 	if err != nil {
 		return err
 	}
-	if s.on(flagJSON) {
+	if s.On(settings.JSON) {
 		out := map[string]any{"id": key.ID, "key": secret, "tenant": key.Tenant, "owner": key.Owner, "permissions": key.Permissions, "store": path}
 		if !key.Expires.IsZero() {
 			out["expires"] = key.Expires.UTC().Format(time.RFC3339)
@@ -62,14 +63,14 @@ func createKey(cmd *cobra.Command, _ []string) error {
 
 // keyStore finds the key file, and refuses what the gateway would refuse: a
 // tenant it does not know.
-func keyStore(s settings, spec credential.KeySpec) (path, header string, err error) {
-	if len(s.list(flagFile)) == 0 {
-		if s.text(flagKeys) == "" {
+func keyStore(s settings.Settings, spec credential.KeySpec) (path, header string, err error) {
+	if len(s.List(settings.File)) == 0 {
+		if s.Text(settings.Keys) == "" {
 			return "", "", errors.New("name the gateway file with -f FILE, or the key file with --keys FILE")
 		}
-		return s.text(flagKeys), "x-api-key", nil
+		return s.Text(settings.Keys), "x-api-key", nil
 	}
-	set, err := files.New(s.list(flagFile))
+	set, err := files.New(s.List(settings.File))
 	if err != nil {
 		return "", "", err
 	}
@@ -93,7 +94,7 @@ func keyStore(s settings, spec credential.KeySpec) (path, header string, err err
 	if !known {
 		return "", "", fmt.Errorf("--tenant %q is not in the gateway file, so the key would be refused; its tenants: %s", spec.Tenant, strings.Join(names, ", "))
 	}
-	path = s.text(flagKeys)
+	path = s.Text(settings.Keys)
 	if path == "" {
 		path = gateway.Identity.APIKeys.Store
 		if !filepath.IsAbs(path) {

@@ -10,6 +10,8 @@ import (
 	"text/template"
 
 	"golang.org/x/term"
+
+	"tollgate/cmd/tollgate/demo"
 )
 
 // readiness is the line that `tollgate run --json` prints when all is ready.
@@ -22,22 +24,8 @@ type readiness struct {
 	Admin      string            `json:"admin"`
 	EnvoyAdmin string            `json:"envoy_admin,omitempty"`
 	PIDs       map[string]int    `json:"pids"`
-	Instances  []instance        `json:"instances"`
-	Demo       *demoAccess       `json:"demo,omitempty"`
-}
-
-// instance is one running demo service.
-type instance struct {
-	Service string `json:"service"`
-	PID     int    `json:"pid"`
-	HTTP    string `json:"http"`
-	GRPC    string `json:"grpc"`
-}
-
-// demoAccess is what gets in of the demo, in memory only.
-type demoAccess struct {
-	APIKey string `json:"api_key"`
-	JWT    string `json:"jwt"`
+	Instances  []demo.Instance   `json:"instances"`
+	Demo       *demo.Access      `json:"demo,omitempty"`
 }
 
 // roleReady is the line of a role that runs alone.
@@ -117,7 +105,7 @@ func (t *stack) readiness() readiness {
 	r := readiness{
 		Ready: true, Listeners: map[string]string{},
 		XDS: t.control.listener.Addr().String(), ExtAuthz: t.listeners.authz.Addr().String(), RateLimit: t.listeners.limits.Addr().String(),
-		Admin: "http://" + t.listeners.admin.Addr().String(), PIDs: map[string]int{"tollgate": os.Getpid()}, Instances: []instance{},
+		Admin: "http://" + t.listeners.admin.Addr().String(), PIDs: map[string]int{"tollgate": os.Getpid()}, Instances: []demo.Instance{},
 	}
 	gateway := t.control.plane.Gateway()
 	for name, address := range t.control.plane.Listeners() {
@@ -133,7 +121,7 @@ func (t *stack) readiness() readiness {
 		r.EnvoyAdmin, r.PIDs["envoy"] = "http://"+t.envoyAdmin, t.envoy.PID()
 	}
 	if t.demo != nil {
-		r.Instances, r.Demo = t.demo.instances, &t.demo.access
+		r.Instances, r.Demo = t.demo.Instances, &t.demo.Access
 	}
 	return r
 }

@@ -19,6 +19,7 @@ import (
 	"tollgate/extauthz"
 	"tollgate/internal/daemon"
 	"tollgate/internal/identity"
+	"tollgate/internal/settings"
 	"tollgate/ratelimit"
 )
 
@@ -30,7 +31,7 @@ type role interface {
 
 // place is where a role runs: its bound address, its log, its metrics.
 type place struct {
-	settings settings
+	settings settings.Settings
 	listener net.Listener
 	log      *slog.Logger
 	metrics  prometheus.Registerer
@@ -40,29 +41,29 @@ func extauthzVerb() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "extauthz", Short: "The authorization server alone, its policies over xDS", Args: cobra.NoArgs,
 		RunE: verb(func(cmd *cobra.Command, _ []string) error {
-			return runRole(cmd, "extauthz", flagAuthzAddress, func(p place) (role, error) {
-				dir := p.settings.text(flagDataDir)
+			return runRole(cmd, "extauthz", settings.AuthzAddress, func(p place) (role, error) {
+				dir := p.settings.Text(settings.DataDir)
 				key, err := loadIdentity(p.settings, dir)
 				if err != nil {
 					return nil, err
 				}
-				cfg, err := authzConfig(p, p.settings.list(flagXDSServers), key)
+				cfg, err := authzConfig(p, p.settings.List(settings.XDSServers), key)
 				if err != nil {
 					return nil, err
 				}
-				cfg.KeysPath, cfg.KeysBase = p.settings.text(flagKeys), "."
+				cfg.KeysPath, cfg.KeysBase = p.settings.Text(settings.Keys), "."
 				return extauthz.New(cfg)
 			})
 		}),
 	}
 	f := cmd.Flags()
-	common(f, "127.0.0.1:9902")
-	f.String(flagAuthzAddress, "127.0.0.1:9001", "`ADDRESS` of ext_authz")
-	f.StringSlice(flagXDSServers, []string{"127.0.0.1:18000"}, "control planes, `host:port,…`")
-	f.String(flagKeys, "", "key `FILE` (default: the store that the gateway file names)")
-	f.String(flagIdentityKey, "", "Ed25519 key `FILE` that signs x-auth-token (default: identity.key in the data folder)")
-	f.String(flagNodeID, "", "unique `NAME` of this server")
-	f.String(flagDataDir, ".tollgate", "`FOLDER` of state")
+	settings.Common(f, "127.0.0.1:9902")
+	f.String(settings.AuthzAddress, "127.0.0.1:9001", "`ADDRESS` of ext_authz")
+	f.StringSlice(settings.XDSServers, []string{"127.0.0.1:18000"}, "control planes, `host:port,…`")
+	f.String(settings.Keys, "", "key `FILE` (default: the store that the gateway file names)")
+	f.String(settings.IdentityKey, "", "Ed25519 key `FILE` that signs x-auth-token (default: identity.key in the data folder)")
+	f.String(settings.NodeID, "", "unique `NAME` of this server")
+	f.String(settings.DataDir, ".tollgate", "`FOLDER` of state")
 	return cmd
 }
 
@@ -70,8 +71,8 @@ func ratelimitVerb() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "ratelimit", Short: "The rate-limit server alone, its rules over xDS", Args: cobra.NoArgs,
 		RunE: verb(func(cmd *cobra.Command, _ []string) error {
-			return runRole(cmd, "ratelimit", flagLimitAddress, func(p place) (role, error) {
-				cfg, err := limitConfig(p, p.settings.list(flagXDSServers))
+			return runRole(cmd, "ratelimit", settings.LimitAddress, func(p place) (role, error) {
+				cfg, err := limitConfig(p, p.settings.List(settings.XDSServers))
 				if err != nil {
 					return nil, err
 				}
@@ -80,30 +81,30 @@ func ratelimitVerb() *cobra.Command {
 		}),
 	}
 	f := cmd.Flags()
-	common(f, "127.0.0.1:9903")
-	f.String(flagLimitAddress, "127.0.0.1:8081", "`ADDRESS` of the rate-limit service")
-	f.StringSlice(flagXDSServers, []string{"127.0.0.1:18000"}, "control planes, `host:port,…`")
-	f.String(flagRedisURL, "", "`URL` of Redis (default: counters in memory)")
-	f.String(flagNodeID, "", "unique `NAME` of this server")
+	settings.Common(f, "127.0.0.1:9903")
+	f.String(settings.LimitAddress, "127.0.0.1:8081", "`ADDRESS` of the rate-limit service")
+	f.StringSlice(settings.XDSServers, []string{"127.0.0.1:18000"}, "control planes, `host:port,…`")
+	f.String(settings.RedisURL, "", "`URL` of Redis (default: counters in memory)")
+	f.String(settings.NodeID, "", "unique `NAME` of this server")
 	return cmd
 }
 
 // runRole runs one role with its admin address until the process is told to stop.
 func runRole(cmd *cobra.Command, name, addressFlag string, build func(place) (role, error)) error {
-	s, err := load(cmd)
+	s, err := settings.Load(cmd)
 	if err != nil {
 		return err
 	}
-	log, err := s.logger()
+	log, err := s.Logger()
 	if err != nil {
 		return err
 	}
 	ctx := cmd.Context()
-	listener, err := daemon.Listen(ctx, s.address(addressFlag), "--"+addressFlag)
+	listener, err := daemon.Listen(ctx, s.Address(addressFlag), "--"+addressFlag)
 	if err != nil {
 		return err
 	}
-	adminListener, err := daemon.Listen(ctx, s.address(flagAdminAddress), "--"+flagAdminAddress)
+	adminListener, err := daemon.Listen(ctx, s.Address(settings.AdminAddress), "--"+settings.AdminAddress)
 	if err != nil {
 		return err
 	}
@@ -120,7 +121,7 @@ func runRole(cmd *cobra.Command, name, addressFlag string, build func(place) (ro
 		if err := await(ctx, server.Ready); err != nil {
 			return nil //nolint:nilerr // told to stop before it was ready
 		}
-		return sayRole(cmd.OutOrStdout(), s.on(flagJSON), name, listener.Addr().String(), adminListener.Addr().String())
+		return sayRole(cmd.OutOrStdout(), s.On(settings.JSON), name, listener.Addr().String(), adminListener.Addr().String())
 	})
 	return daemon.Run(ctx, server, admin, announce)
 }
@@ -142,11 +143,11 @@ func await(ctx context.Context, ready func() error) error {
 }
 
 func authzConfig(p place, servers []string, key ed25519.PrivateKey) (extauthz.Config, error) {
-	creds, err := p.settings.serverCredentials(flagAuthzAddress)
+	creds, err := p.settings.ServerCredentials(settings.AuthzAddress)
 	if err != nil {
 		return extauthz.Config{}, err
 	}
-	dial, err := p.settings.dialOptions()
+	dial, err := p.settings.DialOptions()
 	if err != nil {
 		return extauthz.Config{}, err
 	}
@@ -157,27 +158,27 @@ func authzConfig(p place, servers []string, key ed25519.PrivateKey) (extauthz.Co
 }
 
 func limitConfig(p place, servers []string) (ratelimit.Config, error) {
-	creds, err := p.settings.serverCredentials(flagLimitAddress)
+	creds, err := p.settings.ServerCredentials(settings.LimitAddress)
 	if err != nil {
 		return ratelimit.Config{}, err
 	}
-	dial, err := p.settings.dialOptions()
+	dial, err := p.settings.DialOptions()
 	if err != nil {
 		return ratelimit.Config{}, err
 	}
 	return ratelimit.Config{
-		Listener: p.listener, XDSServers: servers, NodeID: nodeID(p, "ratelimit"), RedisURL: p.settings.text(flagRedisURL),
+		Listener: p.listener, XDSServers: servers, NodeID: nodeID(p, "ratelimit"), RedisURL: p.settings.Text(settings.RedisURL),
 		Log: p.log, Metrics: p.metrics, ServerOptions: serverOptions(creds), XDSDialOptions: dial,
 	}, nil
 }
 
 // loadIdentity reads the key that signs x-auth-token, or makes one, and puts
 // its public half beside it, where services on this machine find it.
-func loadIdentity(s settings, dataDir string) (ed25519.PrivateKey, error) {
-	path := s.text(flagIdentityKey)
+func loadIdentity(s settings.Settings, dataDir string) (ed25519.PrivateKey, error) {
+	path := s.Text(settings.IdentityKey)
 	if path == "" {
 		if err := os.MkdirAll(dataDir, 0o700); err != nil {
-			return nil, fmt.Errorf("--%s: %w", flagDataDir, err)
+			return nil, fmt.Errorf("--%s: %w", settings.DataDir, err)
 		}
 		path = filepath.Join(dataDir, "identity.key")
 	}
@@ -211,7 +212,7 @@ func serverOptions(creds grpc.ServerOption) []grpc.ServerOption {
 // nodeID names this process to the control plane: --node-id, else the role, the
 // machine and the port, which stay the same over a restart.
 func nodeID(p place, role string) string {
-	if id := p.settings.text(flagNodeID); id != "" {
+	if id := p.settings.Text(settings.NodeID); id != "" {
 		return id
 	}
 	host, err := os.Hostname()

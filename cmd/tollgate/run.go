@@ -13,9 +13,11 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"tollgate/cmd/tollgate/demo"
 	"tollgate/envoy"
 	"tollgate/extauthz"
 	"tollgate/internal/daemon"
+	"tollgate/internal/settings"
 	"tollgate/ratelimit"
 )
 
@@ -28,28 +30,28 @@ func runVerb() *cobra.Command {
 		RunE: verb(runAll),
 	}
 	f := cmd.Flags()
-	common(f, "127.0.0.1:9900")
-	fileFlag(f)
-	dataFlag(f)
-	f.String(flagXDSAddress, "127.0.0.1:18000", "`ADDRESS` of xDS")
-	f.String(flagAuthzAddress, "127.0.0.1:9001", "`ADDRESS` of ext_authz")
-	f.String(flagLimitAddress, "127.0.0.1:8081", "`ADDRESS` of the rate-limit service")
-	f.String(flagEnvoyAdmin, "127.0.0.1:9901", "`ADDRESS` of Envoy's own admin, loopback only")
-	f.String(flagEnvoyPath, "", "Envoy `BINARY` (also TOLLGATE_ENVOY; default: envoy on PATH, else .tools/envoy)")
-	f.Bool(flagNoEnvoy, false, "start no Envoy")
-	f.Int(flagWorkers, 0, "Envoy's worker threads (default: one a core)")
-	f.Bool(flagFreePorts, false, "every address, the file's listeners included, on a free port of loopback")
-	f.Bool(flagDemo, false, "start the demo services, and make a key and a JWT in memory")
-	f.String(flagRedisURL, "", "`URL` of Redis (default: counters in memory)")
-	f.String(flagKeys, "", "key `FILE` (default: the store that the gateway file names)")
-	f.String(flagIdentityKey, "", "Ed25519 key `FILE` that signs x-auth-token (default: identity.key in the data folder)")
-	f.String(flagNodeID, "", "unique `NAME` of the proxy (default: edge)")
+	settings.Common(f, "127.0.0.1:9900")
+	settings.FileFlag(f)
+	settings.DataFlag(f)
+	f.String(settings.XDSAddress, "127.0.0.1:18000", "`ADDRESS` of xDS")
+	f.String(settings.AuthzAddress, "127.0.0.1:9001", "`ADDRESS` of ext_authz")
+	f.String(settings.LimitAddress, "127.0.0.1:8081", "`ADDRESS` of the rate-limit service")
+	f.String(settings.EnvoyAdmin, "127.0.0.1:9901", "`ADDRESS` of Envoy's own admin, loopback only")
+	f.String(settings.EnvoyPath, "", "Envoy `BINARY` (also TOLLGATE_ENVOY; default: envoy on PATH, else .tools/envoy)")
+	f.Bool(settings.NoEnvoy, false, "start no Envoy")
+	f.Int(settings.Workers, 0, "Envoy's worker threads (default: one a core)")
+	f.Bool(settings.FreePorts, false, "every address, the file's listeners included, on a free port of loopback")
+	f.Bool(settings.Demo, false, "start the demo services, and make a key and a JWT in memory")
+	f.String(settings.RedisURL, "", "`URL` of Redis (default: counters in memory)")
+	f.String(settings.Keys, "", "key `FILE` (default: the store that the gateway file names)")
+	f.String(settings.IdentityKey, "", "Ed25519 key `FILE` that signs x-auth-token (default: identity.key in the data folder)")
+	f.String(settings.NodeID, "", "unique `NAME` of the proxy (default: edge)")
 	return cmd
 }
 
 // stack is all that `tollgate run` starts.
 type stack struct {
-	settings   settings
+	settings   settings.Settings
 	log        *slog.Logger
 	metrics    *prometheus.Registry
 	listeners  addresses
@@ -59,7 +61,7 @@ type stack struct {
 	admin      *daemon.Admin
 	envoy      *envoy.Supervisor // nil: none
 	envoyAdmin string
-	demo       *demo // nil: none
+	demo       *demo.Demo // nil: none
 	served     readyFlag
 }
 
@@ -67,11 +69,11 @@ type stack struct {
 type addresses struct{ authz, limits, admin net.Listener }
 
 func runAll(cmd *cobra.Command, _ []string) error {
-	s, err := load(cmd)
+	s, err := settings.Load(cmd)
 	if err != nil {
 		return err
 	}
-	log, err := s.logger()
+	log, err := s.Logger()
 	if err != nil {
 		return err
 	}
@@ -92,7 +94,7 @@ func runAll(cmd *cobra.Command, _ []string) error {
 	defer context.AfterFunc(alive, stop)() // a role that fails ends the start, too
 	err = t.start(started)
 	if err == nil {
-		err = t.readiness().say(cmd.OutOrStdout(), s.on(flagJSON))
+		err = t.readiness().say(cmd.OutOrStdout(), s.On(settings.JSON))
 	}
 	if err == nil {
 		<-started.Done()
@@ -112,8 +114,8 @@ func (t *stack) build(ctx context.Context) error {
 	for _, l := range []struct {
 		flag string
 		to   *net.Listener
-	}{{flagAuthzAddress, &t.listeners.authz}, {flagLimitAddress, &t.listeners.limits}, {flagAdminAddress, &t.listeners.admin}} {
-		if *l.to, err = daemon.Listen(ctx, s.address(l.flag), "--"+l.flag); err != nil {
+	}{{settings.AuthzAddress, &t.listeners.authz}, {settings.LimitAddress, &t.listeners.limits}, {settings.AdminAddress, &t.listeners.admin}} {
+		if *l.to, err = daemon.Listen(ctx, s.Address(l.flag), "--"+l.flag); err != nil {
 			return err
 		}
 	}
@@ -130,7 +132,7 @@ func (t *stack) build(ctx context.Context) error {
 		Listener: t.listeners.admin, Metrics: t.metrics, Log: t.log, Routes: t.control.routes,
 		Readiness: func() ([]string, error) { return t.control.plane.Faults(), t.served.err() },
 	})
-	if s.on(flagNoEnvoy) {
+	if s.On(settings.NoEnvoy) {
 		return nil
 	}
 	return t.proxy(ctx)
@@ -149,12 +151,12 @@ func (t *stack) roles() error {
 	if err != nil {
 		return err
 	}
-	authz.KeysPath, authz.KeysBase = s.text(flagKeys), t.control.set.Dir()
-	if s.on(flagDemo) {
-		if t.demo, err = newDemo(t.control, t.log); err != nil {
+	authz.KeysPath, authz.KeysBase = s.Text(settings.Keys), t.control.set.Dir()
+	if s.On(settings.Demo) {
+		if t.demo, err = demo.New(t.control.plane.Gateway(), t.control.dataDir, t.log); err != nil {
 			return err
 		}
-		authz.ExtraKeys, authz.ExtraJWKS = t.demo.keys, t.demo.jwks
+		authz.ExtraKeys, authz.ExtraJWKS = t.demo.Keys, t.demo.JWKS
 	}
 	if t.authz, err = extauthz.New(authz); err != nil {
 		return err
@@ -169,31 +171,31 @@ func (t *stack) roles() error {
 
 func (t *stack) proxy(ctx context.Context) error {
 	s := t.settings
-	path, err := envoy.Locate(ctx, s.text(flagEnvoyPath), ".")
+	path, err := envoy.Locate(ctx, s.Text(settings.EnvoyPath), ".")
 	if err != nil {
 		return err
 	}
 	if err := tryListeners(ctx, t.control.plane.Listeners()); err != nil {
 		return err
 	}
-	admin := s.address(flagEnvoyAdmin)
+	admin := s.Address(settings.EnvoyAdmin)
 	if !daemon.Loopback(admin) {
-		return fmt.Errorf("--%s %s: Envoy's admin can stop the proxy and show its secrets, so it stays on loopback", flagEnvoyAdmin, admin)
+		return fmt.Errorf("--%s %s: Envoy's admin can stop the proxy and show its secrets, so it stays on loopback", settings.EnvoyAdmin, admin)
 	}
-	if admin, err = settle(ctx, admin, "--"+flagEnvoyAdmin); err != nil {
+	if admin, err = settle(ctx, admin, "--"+settings.EnvoyAdmin); err != nil {
 		return err
 	}
-	id := s.text(flagNodeID)
+	id := s.Text(settings.NodeID)
 	if id == "" {
 		id = "edge"
 	}
 	t.envoyAdmin = admin
 	b := envoy.Bootstrap{NodeID: id, XDSServers: []string{t.control.listener.Addr().String()}, AdminAddress: admin}
-	if ca := s.text(flagTLSCA); ca != "" {
-		b.TLS = &envoy.ClientTLS{CA: ca, Cert: s.text(flagTLSCert), Key: s.text(flagTLSKey)}
+	if ca := s.Text(settings.TLSCA); ca != "" {
+		b.TLS = &envoy.ClientTLS{CA: ca, Cert: s.Text(settings.TLSCert), Key: s.Text(settings.TLSKey)}
 	}
 	t.envoy, err = envoy.NewSupervisor(envoy.SupervisorConfig{
-		Path: path, Dir: t.control.dataDir, Bootstrap: b, Concurrency: s.v.GetInt(flagWorkers), Output: os.Stderr, Log: t.log.With("component", "envoy"),
+		Path: path, Dir: t.control.dataDir, Bootstrap: b, Concurrency: s.Number(settings.Workers), Output: os.Stderr, Log: t.log.With("component", "envoy"),
 	})
 	return err
 }
@@ -212,7 +214,7 @@ func (t *stack) start(ctx context.Context) error {
 	defer cancel()
 	group, ctx := errgroup.WithContext(ctx)
 	if t.demo != nil {
-		group.Go(func() error { return t.demo.start(ctx, "http://"+t.listeners.admin.Addr().String()) })
+		group.Go(func() error { return t.demo.Start(ctx, "http://"+t.listeners.admin.Addr().String()) })
 	}
 	group.Go(func() error { return await(ctx, t.authz.Ready) })
 	group.Go(func() error { return await(ctx, t.limits.Ready) })
@@ -235,6 +237,6 @@ func (t *stack) stop(ctx context.Context) {
 		t.envoy.Stop(ctx)
 	}
 	if t.demo != nil {
-		t.demo.stop()
+		t.demo.Stop()
 	}
 }

@@ -12,7 +12,9 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"tollgate/cmd/tollgate/demo"
 	"tollgate/internal/daemon"
+	"tollgate/internal/settings"
 	"tollgate/services/order"
 	"tollgate/services/user"
 )
@@ -24,8 +26,8 @@ func serviceVerb() *cobra.Command {
 		RunE: verb(func(cmd *cobra.Command, _ []string) error {
 			return runService(cmd, "user", func(p servicePlace) (daemon.Runner, error) {
 				return user.New(user.Config{
-					HTTP: p.http, GRPC: p.grpc, DataDir: p.s.text(flagDataDir), Instance: p.instance, Zone: p.s.text("zone"), Advertise: p.s.text("advertise"),
-					Audiences: p.s.list("audience"), JWKS: p.jwks, Registry: p.s.list("registry"),
+					HTTP: p.http, GRPC: p.grpc, DataDir: p.s.Text(settings.DataDir), Instance: p.instance, Zone: p.s.Text("zone"), Advertise: p.s.Text("advertise"),
+					Audiences: p.s.List("audience"), JWKS: p.jwks, Registry: p.s.List("registry"),
 					RegistryToken: p.token, Log: p.log, Metrics: p.metrics,
 				})
 			})
@@ -37,9 +39,9 @@ func serviceVerb() *cobra.Command {
 		RunE: verb(func(cmd *cobra.Command, _ []string) error {
 			return runService(cmd, "order", func(p servicePlace) (daemon.Runner, error) {
 				return order.New(order.Config{
-					HTTP: p.http, GRPC: p.grpc, DataDir: p.s.text(flagDataDir), Instance: p.instance, Zone: p.s.text("zone"), Advertise: p.s.text("advertise"),
-					Audiences: p.s.list("audience"), JWKS: p.jwks, Registry: p.s.list("registry"),
-					RegistryToken: p.token, UserGRPC: p.s.list("user-grpc"), Log: p.log, Metrics: p.metrics,
+					HTTP: p.http, GRPC: p.grpc, DataDir: p.s.Text(settings.DataDir), Instance: p.instance, Zone: p.s.Text("zone"), Advertise: p.s.Text("advertise"),
+					Audiences: p.s.List("audience"), JWKS: p.jwks, Registry: p.s.List("registry"),
+					RegistryToken: p.token, UserGRPC: p.s.List("user-grpc"), Log: p.log, Metrics: p.metrics,
 				})
 			})
 		}),
@@ -51,11 +53,11 @@ func serviceVerb() *cobra.Command {
 }
 
 func serviceFlags(f *pflag.FlagSet) {
-	f.String(flagSettings, "", "settings `FILE` (YAML, keys named as the flags)")
-	f.String(flagLogLevel, "info", "debug, info, warn or error")
+	f.String(settings.SettingsFile, "", "settings `FILE` (YAML, keys named as the flags)")
+	f.String(settings.LogLevel, "info", "debug, info, warn or error")
 	f.String("http", "127.0.0.1:0", "`ADDRESS` of HTTP")
 	f.String("grpc", "127.0.0.1:0", "`ADDRESS` of gRPC")
-	f.String(flagDataDir, ".tollgate", "`FOLDER` of the database")
+	f.String(settings.DataDir, ".tollgate", "`FOLDER` of the database")
 	f.String("instance", "", "unique `NAME` of this instance (default: the host's name and port)")
 	f.String("zone", "", "availability `ZONE`")
 	f.String("advertise", "", "`HOST` that proxies reach this instance at, when it listens on every interface")
@@ -67,7 +69,7 @@ func serviceFlags(f *pflag.FlagSet) {
 
 // servicePlace is where a service runs.
 type servicePlace struct {
-	s          settings
+	s          settings.Settings
 	http, grpc net.Listener
 	instance   string
 	jwks       string // file or URL
@@ -77,31 +79,31 @@ type servicePlace struct {
 }
 
 func runService(cmd *cobra.Command, name string, build func(servicePlace) (daemon.Runner, error)) error {
-	s, err := load(cmd)
+	s, err := settings.Load(cmd)
 	if err != nil {
 		return err
 	}
-	log, err := s.logger()
+	log, err := s.Logger()
 	if err != nil {
 		return err
 	}
 	ctx := cmd.Context()
 	p := servicePlace{s: s, metrics: daemon.NewRegistry()}
-	if p.http, err = daemon.Listen(ctx, s.text("http"), "--http"); err != nil {
+	if p.http, err = daemon.Listen(ctx, s.Text("http"), "--http"); err != nil {
 		return err
 	}
-	if p.grpc, err = daemon.Listen(ctx, s.text("grpc"), "--grpc"); err != nil {
+	if p.grpc, err = daemon.Listen(ctx, s.Text("grpc"), "--grpc"); err != nil {
 		return err
 	}
 	if p.instance, err = instanceName(s, p.http); err != nil {
 		return err
 	}
 	p.log = log.With("component", name, "node", p.instance)
-	if p.jwks = s.text("identity-jwks"); p.jwks == "" {
-		p.jwks = filepath.Join(s.text(flagDataDir), "identity.jwks")
+	if p.jwks = s.Text("identity-jwks"); p.jwks == "" {
+		p.jwks = filepath.Join(s.Text(settings.DataDir), "identity.jwks")
 	}
-	if p.token = s.text("registry-token"); p.token == "" {
-		p.token = filepath.Join(s.text(flagDataDir), "registry.token")
+	if p.token = s.Text("registry-token"); p.token == "" {
+		p.token = filepath.Join(s.Text(settings.DataDir), "registry.token")
 	}
 	server, err := build(p)
 	if err != nil {
@@ -109,14 +111,14 @@ func runService(cmd *cobra.Command, name string, build func(servicePlace) (daemo
 	}
 	ready := struct {
 		Ready bool `json:"ready"`
-		instance
-	}{true, instance{Service: name, PID: os.Getpid(), HTTP: p.http.Addr().String(), GRPC: p.grpc.Addr().String()}}
+		demo.Instance
+	}{true, demo.Instance{Service: name, PID: os.Getpid(), HTTP: p.http.Addr().String(), GRPC: p.grpc.Addr().String()}}
 	// The listeners are bound: whoever connects from now on is answered.
 	return errors.Join(json.NewEncoder(cmd.OutOrStdout()).Encode(ready), server.Run(ctx))
 }
 
-func instanceName(s settings, l net.Listener) (string, error) {
-	if name := s.text("instance"); name != "" {
+func instanceName(s settings.Settings, l net.Listener) (string, error) {
+	if name := s.Text("instance"); name != "" {
 		return name, nil
 	}
 	host, err := os.Hostname()

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"tollgate/internal/settings"
 	"tollgate/xds/admin"
 )
 
@@ -18,11 +19,11 @@ func statusVerb() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "status", Short: "Who runs what: a line per node and type; exit 1 if anything is refused", Args: cobra.NoArgs,
 		RunE: verb(func(cmd *cobra.Command, _ []string) error {
-			s, err := load(cmd)
+			s, err := settings.Load(cmd)
 			if err != nil {
 				return err
 			}
-			body, err := ask(cmd.Context(), s.text(flagAdminAddress), "/v1/status")
+			body, err := ask(cmd.Context(), s.Text(settings.AdminAddress), "/v1/status")
 			if err != nil {
 				return err
 			}
@@ -30,7 +31,7 @@ func statusVerb() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if s.on(flagJSON) {
+			if s.On(settings.JSON) {
 				_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s\n", bytes.TrimSpace(body))
 			} else {
 				err = status.Render(cmd.OutOrStdout())
@@ -41,8 +42,8 @@ func statusVerb() *cobra.Command {
 			return err
 		}),
 	}
-	cmd.Flags().String(flagAdminAddress, "127.0.0.1:9900", "admin `ADDRESS` of the control plane")
-	cmd.Flags().Bool(flagJSON, false, "the same as JSON")
+	cmd.Flags().String(settings.AdminAddress, "127.0.0.1:9900", "admin `ADDRESS` of the control plane")
+	cmd.Flags().Bool(settings.JSON, false, "the same as JSON")
 	return cmd
 }
 
@@ -50,15 +51,15 @@ func readyVerb() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "ready", Short: "Exit 0 when a role is ready (for health checks of containers)", Args: cobra.NoArgs, Hidden: true,
 		RunE: verb(func(cmd *cobra.Command, _ []string) error {
-			s, err := load(cmd)
+			s, err := settings.Load(cmd)
 			if err != nil {
 				return err
 			}
-			_, err = ask(cmd.Context(), s.text(flagAdminAddress), "/readyz")
+			_, err = ask(cmd.Context(), s.Text(settings.AdminAddress), "/readyz")
 			return err
 		}),
 	}
-	cmd.Flags().String(flagAdminAddress, "127.0.0.1:9900", "admin `ADDRESS` of the role")
+	cmd.Flags().String(settings.AdminAddress, "127.0.0.1:9900", "admin `ADDRESS` of the role")
 	return cmd
 }
 
@@ -68,11 +69,11 @@ func ask(ctx context.Context, address, path string) ([]byte, error) {
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+path, http.NoBody)
 	if err != nil {
-		return nil, fmt.Errorf("--%s: %w", flagAdminAddress, err)
+		return nil, fmt.Errorf("--%s: %w", settings.AdminAddress, err)
 	}
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
-		return nil, fmt.Errorf("nobody answers at --%s %s: is tollgate running there? (%w)", flagAdminAddress, address, err)
+		return nil, fmt.Errorf("nobody answers at --%s %s: is tollgate running there? (%w)", settings.AdminAddress, address, err)
 	}
 	defer func() { _ = response.Body.Close() }()
 	body, err := io.ReadAll(io.LimitReader(response.Body, 64<<20))

@@ -22,6 +22,7 @@ import (
 	"google.golang.org/grpc"
 
 	"tollgate/internal/daemon"
+	"tollgate/internal/settings"
 	"tollgate/xds"
 	"tollgate/xds/admin"
 	"tollgate/xds/compile"
@@ -37,32 +38,32 @@ func xdsVerb() *cobra.Command {
 		RunE: verb(runXDS),
 	}
 	f := cmd.Flags()
-	common(f, "127.0.0.1:9900")
-	fileFlag(f)
-	dataFlag(f)
-	f.String(flagXDSAddress, "127.0.0.1:18000", "`ADDRESS` of xDS")
-	f.StringSlice(flagAuthzServers, []string{"127.0.0.1:9001"}, "authorization servers, `host:port,…`, as the proxies reach them")
-	f.StringSlice(flagLimitServers, []string{"127.0.0.1:8081"}, "rate-limit servers, `host:port,…`, as the proxies reach them")
-	f.Bool(flagFreePorts, false, "every address, the file's listeners included, on a free port of loopback")
+	settings.Common(f, "127.0.0.1:9900")
+	settings.FileFlag(f)
+	settings.DataFlag(f)
+	f.String(settings.XDSAddress, "127.0.0.1:18000", "`ADDRESS` of xDS")
+	f.StringSlice(settings.AuthzServers, []string{"127.0.0.1:9001"}, "authorization servers, `host:port,…`, as the proxies reach them")
+	f.StringSlice(settings.LimitServers, []string{"127.0.0.1:8081"}, "rate-limit servers, `host:port,…`, as the proxies reach them")
+	f.Bool(settings.FreePorts, false, "every address, the file's listeners included, on a free port of loopback")
 	return cmd
 }
 
 func runXDS(cmd *cobra.Command, _ []string) error {
-	s, err := load(cmd)
+	s, err := settings.Load(cmd)
 	if err != nil {
 		return err
 	}
-	log, err := s.logger()
+	log, err := s.Logger()
 	if err != nil {
 		return err
 	}
 	ctx := cmd.Context()
-	adminListener, err := daemon.Listen(ctx, s.address(flagAdminAddress), "--"+flagAdminAddress)
+	adminListener, err := daemon.Listen(ctx, s.Address(settings.AdminAddress), "--"+settings.AdminAddress)
 	if err != nil {
 		return err
 	}
 	metrics := daemon.NewRegistry()
-	c, err := newControl(ctx, s, log, metrics, servers{extauthz: s.list(flagAuthzServers), ratelimit: s.list(flagLimitServers)})
+	c, err := newControl(ctx, s, log, metrics, servers{extauthz: s.List(settings.AuthzServers), ratelimit: s.List(settings.LimitServers)})
 	if err != nil {
 		return err
 	}
@@ -71,7 +72,7 @@ func runXDS(cmd *cobra.Command, _ []string) error {
 		Readiness: func() ([]string, error) { return c.plane.Faults(), nil },
 	})
 	announce := daemon.RunnerFunc(func(context.Context) error {
-		return sayRole(cmd.OutOrStdout(), s.on(flagJSON), "xds", c.listener.Addr().String(), adminListener.Addr().String())
+		return sayRole(cmd.OutOrStdout(), s.On(settings.JSON), "xds", c.listener.Addr().String(), adminListener.Addr().String())
 	})
 	return daemon.Run(ctx, c, adminServer, announce)
 }
@@ -92,9 +93,9 @@ type control struct {
 	dataDir  string
 }
 
-func newControl(ctx context.Context, s settings, log *slog.Logger, metrics *prometheus.Registry, at servers) (*control, error) {
+func newControl(ctx context.Context, s settings.Settings, log *slog.Logger, metrics *prometheus.Registry, at servers) (*control, error) {
 	log = log.With("component", "xds")
-	set, err := files.New(s.list(flagFile))
+	set, err := files.New(s.List(settings.File))
 	if err != nil {
 		return nil, err
 	}
@@ -106,11 +107,11 @@ func newControl(ctx context.Context, s settings, log *slog.Logger, metrics *prom
 	if err != nil {
 		return nil, err
 	}
-	creds, err := s.serverCredentials(flagXDSAddress)
+	creds, err := s.ServerCredentials(settings.XDSAddress)
 	if err != nil {
 		return nil, err
 	}
-	listener, err := daemon.Listen(ctx, s.address(flagXDSAddress), "--"+flagXDSAddress)
+	listener, err := daemon.Listen(ctx, s.Address(settings.XDSAddress), "--"+settings.XDSAddress)
 	if err != nil {
 		return nil, err
 	}
@@ -121,7 +122,7 @@ func newControl(ctx context.Context, s settings, log *slog.Logger, metrics *prom
 	}
 	plane, err := xds.New(xds.Config{
 		Source: set, Publisher: engine, Instances: instances{registry}, ExtAuthz: at.extauthz, RateLimit: at.ratelimit,
-		Port: newPorts(s.on(flagFreePorts)).of, Metrics: metrics, Log: log,
+		Port: newPorts(s.On(settings.FreePorts)).of, Metrics: metrics, Log: log,
 	})
 	if err != nil {
 		return nil, errors.Join(err, listener.Close())
@@ -164,13 +165,13 @@ func (i instances) Instances() map[string][]compile.Instance {
 }
 
 // dataFolder is --data-dir, else .tollgate beside the gateway file.
-func dataFolder(s settings, beside string) (string, error) {
-	dir := s.text(flagDataDir)
+func dataFolder(s settings.Settings, beside string) (string, error) {
+	dir := s.Text(settings.DataDir)
 	if dir == "" {
 		dir = filepath.Join(beside, ".tollgate")
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return "", fmt.Errorf("--%s: %w", flagDataDir, err)
+		return "", fmt.Errorf("--%s: %w", settings.DataDir, err)
 	}
 	return dir, nil
 }

@@ -1,4 +1,8 @@
-package main
+// Package demo is what `tollgate run --demo` adds: services as child processes,
+// and one key and one JWT of the first issuer for the first named tenant.
+// Invariant: the credentials live in memory only; nothing is written to the
+// operator's folder.
+package demo
 
 import (
 	"context"
@@ -18,26 +22,41 @@ import (
 
 	"tollgate/extauthz/credential"
 	"tollgate/internal/daemon"
+	"tollgate/xds/config"
 )
 
 // stopServices is what a demo service gets to finish what it has accepted.
 const stopServices = 2 * time.Second
 
-// demo is what --demo adds: services as child processes, and one key and one
-// JWT of the first issuer for the first named tenant, in memory only.
-type demo struct {
-	log       *slog.Logger
-	dataDir   string
-	keys      []credential.Key
-	jwks      map[string][]byte
-	access    demoAccess
-	children  []*daemon.Child
-	instances []instance
+// Instance is one running demo service.
+type Instance struct {
+	Service string `json:"service"`
+	PID     int    `json:"pid"`
+	HTTP    string `json:"http"`
+	GRPC    string `json:"grpc"`
 }
 
-func newDemo(c *control, log *slog.Logger) (*demo, error) {
-	d := &demo{log: log, dataDir: c.dataDir}
-	gateway := c.plane.Gateway()
+// Access is what gets in.
+type Access struct {
+	APIKey string `json:"api_key"`
+	JWT    string `json:"jwt"`
+}
+
+// Demo is a set of running services with the credentials to call them.
+type Demo struct {
+	Keys      []credential.Key
+	JWKS      map[string][]byte // by issuer
+	Access    Access
+	Instances []Instance
+
+	log      *slog.Logger
+	dataDir  string
+	children []*daemon.Child
+}
+
+// New makes the credentials; no service runs yet.
+func New(gateway *config.Gateway, dataDir string, log *slog.Logger) (*Demo, error) {
+	d := &Demo{log: log, dataDir: dataDir}
 	tenant := ""
 	for _, t := range gateway.Tenants {
 		if t.Name != "*" {
@@ -53,7 +72,7 @@ func newDemo(c *control, log *slog.Logger) (*demo, error) {
 	if err != nil {
 		return nil, err
 	}
-	d.keys, d.access.APIKey = []credential.Key{key}, secret
+	d.Keys, d.Access.APIKey = []credential.Key{key}, secret
 	public, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		return nil, err
@@ -64,14 +83,14 @@ func newDemo(c *control, log *slog.Logger) (*demo, error) {
 	if err != nil {
 		return nil, err
 	}
-	d.jwks = map[string][]byte{issuer.Name: data}
+	d.JWKS = map[string][]byte{issuer.Name: data}
 	claims := jwt.MapClaims{"iss": issuer.Issuer, "aud": issuer.Audiences, "iat": now.Unix(), "exp": now.Add(24 * time.Hour).Unix(), "jti": uuid.NewString()}
 	put(claims, issuer.TenantClaim, tenant)
 	put(claims, issuer.UserClaim, "demo")
 	put(claims, issuer.PermissionsClaim, []string{"*"})
 	token := jwt.NewWithClaims(jwt.SigningMethodEdDSA, claims)
 	token.Header["kid"], token.Header["typ"] = "demo", issuer.Typ[0]
-	d.access.JWT, err = token.SignedString(private)
+	d.Access.JWT, err = token.SignedString(private)
 	return d, err
 }
 
@@ -90,8 +109,8 @@ func put(claims map[string]any, path []string, value any) {
 	}
 }
 
-// start runs two instances of each service; those of order know all of user.
-func (d *demo) start(ctx context.Context, registry string) error {
+// Start runs two instances of each service; those of order know all of user.
+func (d *Demo) Start(ctx context.Context, registry string) error {
 	var peers []string
 	for _, service := range []string{"user", "user", "order", "order"} {
 		args := []string{
@@ -110,11 +129,11 @@ func (d *demo) start(ctx context.Context, registry string) error {
 			return err
 		}
 		d.children = append(d.children, child)
-		var one instance
+		var one Instance
 		if err := child.Ready(ctx, &one); err != nil {
 			return fmt.Errorf("demo service %s: %w", service, err)
 		}
-		d.instances = append(d.instances, one)
+		d.Instances = append(d.Instances, one)
 		if service == "user" {
 			peers = append(peers, one.GRPC)
 		}
@@ -122,7 +141,8 @@ func (d *demo) start(ctx context.Context, registry string) error {
 	return nil
 }
 
-func (d *demo) stop() {
+// Stop ends the services; what they have accepted gets its time.
+func (d *Demo) Stop() {
 	done := make(chan error, len(d.children))
 	for _, child := range d.children {
 		go func() { done <- child.Stop(stopServices) }()
