@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"net/http"
 	"time"
 
 	authzv1 "tollgate/api/authz/v1"
@@ -33,20 +32,26 @@ const (
 	BadRequest           Reason = "bad_request"
 )
 
+// The statuses of HTTP that a refusal can have.
+const (
+	badRequest   = 400
+	unauthorized = 401
+	forbidden    = 403
+	unavailable  = 503
+)
+
 // Status is the HTTP status of a refusal. A reason it does not know is a
 // fault of ours, never of the caller.
 func (r Reason) Status() int {
 	switch r {
 	case MissingCredential, AmbiguousCredentials, InvalidToken, ExpiredToken, UnknownKey, RevokedKey, ExpiredKey:
-		return http.StatusUnauthorized
+		return unauthorized
 	case UnknownTenant, PermissionDenied, RuleError:
-		return http.StatusForbidden
+		return forbidden
 	case BadRequest:
-		return http.StatusBadRequest
-	case PolicyNotReady:
-		return http.StatusServiceUnavailable
+		return badRequest
 	}
-	return http.StatusServiceUnavailable
+	return unavailable
 }
 
 // Caller is whom a verified credential names. It is immutable and shared by
