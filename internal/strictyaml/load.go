@@ -75,7 +75,7 @@ func (d *decoder) load(data []byte) *yaml.Node {
 		return &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map", Line: 1, Column: 1}
 	}
 	root := doc.Content[0]
-	if !d.sound(root, "", 1) {
+	if !d.sound(root, 1) {
 		return nil
 	}
 	if root.Kind == yaml.ScalarNode && root.Tag == "!!null" {
@@ -121,45 +121,45 @@ func (d *decoder) syntax(data []byte, err error) {
 
 // sound refuses what the language does without: anchors and aliases (and with
 // them every bomb), merge keys, tags, keys that are no scalars, deep nesting.
-func (d *decoder) sound(n *yaml.Node, path string, depth int) bool {
+func (d *decoder) sound(n *yaml.Node, depth int) bool {
 	pos := d.at(n.Line, n.Column)
 	switch {
 	case depth > MaxDepth:
-		return d.unsound(pos, path, fmt.Sprintf("nested deeper than %d levels", MaxDepth))
+		return d.unsound(pos, fmt.Sprintf("nested deeper than %d levels", MaxDepth))
 	case n.Kind == yaml.AliasNode:
-		return d.unsound(pos, path, "aliases are not supported: write the value out, or use defaults and groups")
+		return d.unsound(pos, "aliases are not supported: write the value out, or use defaults and groups")
 	case n.Anchor != "":
-		return d.unsound(pos, path, "anchors are not supported: write the value out, or use defaults and groups")
+		return d.unsound(pos, "anchors are not supported: write the value out, or use defaults and groups")
 	case n.Style&yaml.TaggedStyle != 0:
-		return d.unsound(pos, path, "tags are not supported: remove "+n.Tag)
+		return d.unsound(pos, "tags are not supported: remove "+n.Tag)
 	}
 	ok := true
 	for i, c := range n.Content {
 		if n.Kind == yaml.MappingNode && i%2 == 0 {
-			ok = d.key(c, path) && ok
+			ok = d.key(c) && ok
 			continue
 		}
-		ok = d.sound(c, path, depth+1) && ok
+		ok = d.sound(c, depth+1) && ok
 	}
 	return ok
 }
 
-func (d *decoder) key(k *yaml.Node, path string) bool {
+func (d *decoder) key(k *yaml.Node) bool {
 	pos := d.at(k.Line, k.Column)
 	switch {
 	case k.Kind == yaml.AliasNode || k.Anchor != "":
-		return d.unsound(pos, path, "anchors and aliases are not supported: write the key out")
+		return d.unsound(pos, "anchors and aliases are not supported: write the key out")
 	case k.Kind != yaml.ScalarNode:
-		return d.unsound(pos, path, "a key must be a word")
+		return d.unsound(pos, "a key must be a word")
 	case k.Tag == "!!merge" || (k.Value == "<<" && k.Style&(yaml.DoubleQuotedStyle|yaml.SingleQuotedStyle) == 0):
-		return d.unsound(pos, path, "merge keys are not supported: write the values out, or use defaults and groups")
+		return d.unsound(pos, "merge keys are not supported: write the values out, or use defaults and groups")
 	case k.Style&yaml.TaggedStyle != 0:
-		return d.unsound(pos, path, "tags are not supported: remove "+k.Tag)
+		return d.unsound(pos, "tags are not supported: remove "+k.Tag)
 	}
 	return true
 }
 
-func (d *decoder) unsound(pos Pos, path, message string) bool {
-	d.fault(pos, path, message)
+func (d *decoder) unsound(pos Pos, message string) bool {
+	d.fault(pos, "", message)
 	return false
 }
