@@ -19,7 +19,7 @@ import (
 const (
 	MaxSize    = 16 << 20
 	MaxDepth   = 64
-	maxMarks   = 2_000_000
+	maxMarks   = 1_000_000
 	maxFaults  = 10_000
 	parseDepth = MaxDepth + 8 // deeper, the parser stops; up to here the walk names the place
 )
