@@ -40,8 +40,8 @@ type book struct {
 }
 
 type page struct {
-	limit            *rlsv3.RateLimitResponse_RateLimit
-	ok, over, shadow *structpb.Struct
+	limit      *rlsv3.RateLimitResponse_RateLimit
+	ok, shadow *structpb.Struct
 }
 
 func newBook(t *limits.Table) *book {
@@ -49,7 +49,7 @@ func newBook(t *limits.Table) *book {
 	for _, r := range t.Rules() {
 		b.pages[r] = page{
 			limit: currentLimit(r),
-			ok:    metadata(r.ID, outcomeOK), over: metadata(r.ID, outcomeOver), shadow: metadata(r.ID, outcomeShadow),
+			ok:    metadata(r.ID, outcomeOK), shadow: metadata(r.ID, outcomeShadow),
 		}
 	}
 	return b
@@ -173,7 +173,9 @@ func (b *book) refuse(response *rlsv3.RateLimitResponse, rule *limits.Rule, r en
 	}
 	response.OverallCode = rlsv3.RateLimitResponse_OVER_LIMIT
 	response.RawBody = envelope.JSON(http.StatusTooManyRequests, "over_limit", message, "", now)
-	response.DynamicMetadata = b.pages[rule].over
+	// Envoy knows the request's id and writes the envelope anew around this.
+	response.DynamicMetadata = metadata(rule.ID, outcomeOver)
+	response.DynamicMetadata.Fields["message"] = structpb.NewStringValue(strings.ToValidUTF8(message, "_"))
 	response.ResponseHeadersToAdd = []*corev3.HeaderValue{
 		{Key: "content-type", Value: "application/json"},
 		{Key: "retry-after", Value: strconv.FormatInt(after, 10)},

@@ -38,6 +38,12 @@ const finished = `response.code_details == 'direct_response' || ` +
 	`((response.code_details == 'ext_authz_denied' || response.code_details == 'ext_authz_error' || response.code_details == 'request_rate_limited') && ` +
 	`'content-type' in response.headers && response.headers['content-type'].startsWith('application/json'))`
 
+// limited is the condition for refusals of our limiter. It does not see the
+// request's id, so it says its message as metadata and Envoy writes the envelope;
+// another limiter's body passes as it is.
+const limited = `response.code_details == 'request_rate_limited' && 'envoy.filters.http.ratelimit' in metadata.filter_metadata && ` +
+	`'message' in metadata.filter_metadata['envoy.filters.http.ratelimit']`
+
 // LocalReplies gives every refusal of Envoy our envelope. The first mapper
 // that applies wins.
 func LocalReplies() *hcmv3.LocalReplyConfig {
@@ -52,6 +58,7 @@ func LocalReplies() *hcmv3.LocalReplyConfig {
 	mappers := []*hcmv3.ResponseMapper{
 		// The message of a gRPC status is text.
 		{Filter: grpc, BodyFormatOverride: asIs("")},
+		{Filter: expression(limited), BodyFormatOverride: Refusal{429, "over_limit", "%DYNAMIC_METADATA(envoy.filters.http.ratelimit:message)%"}.Body()},
 		{Filter: expression(finished), BodyFormatOverride: asIs("")},
 		{Filter: expression(`response.code_details == 'ext_authz_error'`), BodyFormatOverride: Refusal{503, "authz_unavailable", "Authorization is not available; try again"}.Body()},
 		{Filter: expression(`response.code_details == 'rate_limiter_error'`), BodyFormatOverride: Refusal{503, "limiter_unavailable", "Rate limiting is not available; try again"}.Body()},
