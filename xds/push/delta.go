@@ -70,6 +70,7 @@ func (st *stream) request(r *discoveryv3.DeltaDiscoveryRequest) {
 		sub.wildcard = len(r.GetResourceNamesSubscribe()) == 0
 		for name, version := range r.GetInitialResourceVersions() {
 			sub.held[name] = version
+			sub.runs[name] = true
 			sub.answered = true
 			st.blind = st.blind || r.GetTypeUrl() == release.TypeRoute
 		}
@@ -109,6 +110,7 @@ func (st *stream) ack(url string, b *batch) {
 		case release.TypeCluster:
 			delete(st.warming, one.Name)
 			st.subs[url].good[one.Name] = one
+			st.subs[url].runs[one.Name] = true
 		case release.TypeRoute:
 			st.running[one.Name], st.blind = one, false
 		}
@@ -125,6 +127,11 @@ func (st *stream) ack(url string, b *batch) {
 func (st *stream) nack(url string, sub *subscription, b *batch, why string) {
 	st.srv.metrics.answers.WithLabelValues(url, "nack").Inc()
 	var culprits []string
+	if len(b.resources) > 0 {
+		for _, name := range b.removed {
+			sub.held[name] = ghost // its removal may have been refused along with the rest
+		}
+	}
 	for _, one := range b.resources {
 		if len(b.resources) > 1 && !named(why, one.Name) {
 			delete(sub.held, one.Name)

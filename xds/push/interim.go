@@ -2,9 +2,7 @@ package push
 
 import (
 	"encoding/hex"
-	"maps"
 	"slices"
-	"strings"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"github.com/zeebo/xxh3"
@@ -26,10 +24,10 @@ func interim(old, next *release.Resource, warming map[string]bool) *release.Reso
 	if proto.Unmarshal(old.Body.GetValue(), &before) != nil || proto.Unmarshal(next.Body.GetValue(), &after) != nil {
 		return nil
 	}
-	kept := map[string]*routev3.Route{} // by virtual host and route name
+	kept := map[string][]*routev3.Route{} // by virtual host and route name; a name may stand for several
 	for _, host := range before.GetVirtualHosts() {
 		for _, route := range host.GetRoutes() {
-			kept[host.GetName()+"\n"+route.GetName()] = route
+			kept[host.GetName()+"\n"+route.GetName()] = append(kept[host.GetName()+"\n"+route.GetName()], route)
 		}
 	}
 	waits := func(route *routev3.Route) bool {
@@ -37,12 +35,18 @@ func interim(old, next *release.Resource, warming map[string]bool) *release.Reso
 	}
 	for _, host := range after.GetVirtualHosts() {
 		routes := make([]*routev3.Route, 0, len(host.GetRoutes()))
+		held := map[string]bool{}
 		for _, route := range host.GetRoutes() {
-			if waits(route) {
-				route = kept[host.GetName()+"\n"+route.GetName()]
-			}
-			if route != nil && !waits(route) {
+			held[route.GetName()] = held[route.GetName()] || waits(route)
+		}
+		done := map[string]bool{}
+		for _, route := range host.GetRoutes() {
+			switch name := route.GetName(); {
+			case !held[name]:
 				routes = append(routes, route)
+			case !done[name]:
+				done[name] = true
+				routes = append(routes, slices.DeleteFunc(slices.Clone(kept[host.GetName()+"\n"+name]), waits)...)
 			}
 		}
 		host.Routes = routes
@@ -51,7 +55,7 @@ func interim(old, next *release.Resource, warming map[string]bool) *release.Reso
 	if err != nil {
 		return nil
 	}
-	sum := xxh3.HashString(next.Version + strings.Join(slices.Sorted(maps.Keys(warming)), "\n"))
+	sum := xxh3.Hash(data) // what is kept differs from client to client
 	part := hex.EncodeToString([]byte{byte(sum >> 24), byte(sum >> 16), byte(sum >> 8), byte(sum)})
 	return &release.Resource{
 		Audience: next.Audience, Type: next.Type, Name: next.Name, Version: next.Version + "-" + part,

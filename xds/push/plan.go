@@ -66,10 +66,19 @@ func (p *plan) kind(url string) {
 			upserts = append(upserts, one)
 		}
 	}
+	replaced := map[string]bool{}
+	for _, one := range upserts {
+		replaced[one.Name] = true
+	}
 	for name, version := range sub.held {
+		if replaced[name] {
+			continue
+		}
 		if (sub.wildcard && all[name] == nil) || version == ghost {
 			removed = append(removed, name)
 			delete(sub.held, name)
+			delete(sub.runs, name)
+			delete(sub.good, name)
 		}
 	}
 	slices.Sort(removed)
@@ -168,7 +177,7 @@ func (p *plan) respond(url string, sub *subscription, b *batch) {
 		response.SystemVersionInfo = one.Version
 		switch url {
 		case release.TypeCluster:
-			p.cluster(one, had)
+			p.cluster(one, had || sub.runs[one.Name])
 		case release.TypeListener:
 			if p.view.get(st.audience, release.TypeRoute, one.Name) != nil {
 				p.listeners = append(p.listeners, one.Name)
@@ -187,11 +196,11 @@ func (p *plan) respond(url string, sub *subscription, b *batch) {
 
 // cluster notes that a cluster is on its way: its endpoints follow, and routes
 // to one that is new wait for it.
-func (p *plan) cluster(one *release.Resource, had bool) {
+func (p *plan) cluster(one *release.Resource, known bool) {
 	if p.view.get(p.stream.audience, release.TypeEndpoint, one.Name) != nil {
 		p.behind = append(p.behind, one.Name)
 	}
-	if !had {
+	if !known {
 		p.stream.warming[one.Name] = p.now
 	}
 }

@@ -37,6 +37,7 @@ type subscription struct {
 	alone    map[string]bool              // was part of a refused batch: goes by itself
 	pending  map[string]*batch            // by nonce
 	good     map[string]*release.Resource // clusters: the last taken
+	runs     map[string]bool              // clusters: some version was taken, so routes need not wait
 	revert   map[string]*release.Resource // clusters: taken back because the next was refused
 }
 
@@ -65,7 +66,7 @@ func newSubscription() *subscription {
 	return &subscription{
 		names: map[string]bool{}, held: map[string]string{}, missing: map[string]bool{},
 		alone: map[string]bool{}, pending: map[string]*batch{},
-		good: map[string]*release.Resource{}, revert: map[string]*release.Resource{},
+		good: map[string]*release.Resource{}, runs: map[string]bool{}, revert: map[string]*release.Resource{},
 	}
 }
 

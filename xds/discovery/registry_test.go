@@ -1,0 +1,110 @@
+package discovery_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"tollgate/xds/discovery"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestPutRefuses(t *testing.T) {
+	good := discovery.Registration{Address: "10.0.0.1:80"}
+	for name, c := range map[string]struct {
+		service, id string
+		change      func(*discovery.Registration)
+		says        string
+	}{
+		"service":     {"../x", "1", nil, "names are letters"},
+		"instance":    {"order", strings.Repeat("a", 129), nil, "names are letters"},
+		"host name":   {"order", "1", func(r *discovery.Registration) { r.Address = "db:80" }, "IP address and port"},
+		"port 0":      {"order", "1", func(r *discovery.Registration) { r.Address = "10.0.0.1:0" }, "IP address and port"},
+		"unspecified": {"order", "1", func(r *discovery.Registration) { r.Address = "0.0.0.0:80" }, "IP address and port"},
+		"state":       {"order", "1", func(r *discovery.Registration) { r.State = "down" }, "up or draining"},
+		"weight":      {"order", "1", func(r *discovery.Registration) { r.Weight = 129 }, "at most 128"},
+		"zone":        {"order", "1", func(r *discovery.Registration) { r.Zone = strings.Repeat("z", 129) }, "zone"},
+		"ttl":         {"order", "1", func(r *discovery.Registration) { r.TTL = 301 }, "ttl_s"},
+		"ttl below 0": {"order", "1", func(r *discovery.Registration) { r.TTL = -1 }, "ttl_s"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			reg := good
+			if c.change != nil {
+				c.change(&reg)
+			}
+			if err := discovery.NewRegistry(time.Now).Put(c.service, c.id, reg); err == nil || !strings.Contains(err.Error(), c.says) {
+				t.Fatalf("got %v", err)
+			}
+		})
+	}
+}
+
+func TestHeartbeatKeepsAndSilenceDrops(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := discovery.NewRegistry(time.Now)
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- r.Run(ctx) }()
+		put := func(state string) {
+			t.Helper()
+			if err := r.Put("order", "1", discovery.Registration{Address: "10.0.0.1:80", TTL: 10, State: state}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		changed := func() bool {
+			select {
+			case <-r.Changed():
+				return true
+			default:
+				return false
+			}
+		}
+		put("up")
+		if !changed() {
+			t.Fatal("a new instance is a change")
+		}
+		for range 5 {
+			time.Sleep(9 * time.Second)
+			put("")
+		}
+		if changed() || len(r.Snapshot()["order"]) != 1 {
+			t.Fatal("a heartbeat keeps an instance and is no change")
+		}
+		put("draining")
+		if !changed() || !r.Snapshot()["order"][0].Draining {
+			t.Fatal("draining is a change")
+		}
+		time.Sleep(11 * time.Second)
+		if !changed() || len(r.Snapshot()) != 0 {
+			t.Fatalf("a silent instance stayed: %v", r.Snapshot())
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+func TestFull(t *testing.T) {
+	r := discovery.NewRegistry(time.Now)
+	for i := range 10_000 {
+		if err := r.Put("order", fmt.Sprintf("i%d", i), discovery.Registration{Address: "10.0.0.1:80"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := r.Put("order", "more", discovery.Registration{Address: "10.0.0.1:80"}); !errors.Is(err, discovery.ErrFull) {
+		t.Fatalf("got %v", err)
+	}
+	r.Delete("order", "i0")
+	r.Delete("order", "i0")
+	if err := r.Put("order", "more", discovery.Registration{Address: "10.0.0.1:80"}); err != nil {
+		t.Fatal(err)
+	}
+}
