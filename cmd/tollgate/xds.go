@@ -116,6 +116,9 @@ func newControl(ctx context.Context, s settings.Settings, log *slog.Logger, metr
 		return nil, err
 	}
 	book, registry := ledger.New(time.Now), discovery.NewRegistry(time.Now)
+	if err := registry.Restore(filepath.Join(dataDir, "registry.json")); err != nil {
+		return nil, err
+	}
 	engine, err := push.New(push.Config{Log: log, Metrics: metrics, Ledger: book})
 	if err != nil {
 		return nil, err

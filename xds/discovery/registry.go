@@ -48,6 +48,7 @@ var ErrFull = errors.New("the registry is full")
 
 type entry struct {
 	Instance
+	said    Registration
 	expires time.Time
 }
 
@@ -59,6 +60,8 @@ type Registry struct {
 	mu       sync.Mutex
 	services map[string]map[string]entry
 	count    int
+	path     string // where it is kept; "" nowhere
+	dirty    bool   // changed since it was kept
 }
 
 // NewRegistry returns an empty registry; now is the clock.
@@ -89,7 +92,7 @@ func (r *Registry) Put(service, id string, reg Registration) error {
 	if !known {
 		r.count++
 	}
-	instances[id] = entry{Instance: instance, expires: r.now().Add(ttl)}
+	instances[id] = entry{Instance: instance, said: reg, expires: r.now().Add(ttl)}
 	if !known || old.Instance != instance {
 		r.signal()
 	}
@@ -121,16 +124,19 @@ func (r *Registry) Snapshot() map[string][]Instance {
 	return out
 }
 
-// Run drops silent instances until ctx ends.
+// Run drops silent instances, and keeps the others on disk, until ctx ends.
 func (r *Registry) Run(ctx context.Context) error {
 	ticker := time.NewTicker(sweepEvery)
 	defer ticker.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			return nil
+			return r.save()
 		case <-ticker.C:
 			r.expire()
+			if err := r.save(); err != nil {
+				return fmt.Errorf("registered instances: %w", err)
+			}
 		}
 	}
 }
@@ -165,7 +171,9 @@ func (r *Registry) drop(service, id string) bool {
 	return true
 }
 
+// signal tells of a change; the caller holds the lock.
 func (r *Registry) signal() {
+	r.dirty = true
 	select {
 	case r.changed <- struct{}{}:
 	default:

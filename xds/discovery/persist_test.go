@@ -1,0 +1,69 @@
+package discovery_test
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"tollgate/xds/discovery"
+)
+
+// TestRestore: a control plane that comes back knows who was registered, and
+// drops in time who is not there any more.
+func TestRestore(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "registry.json")
+	synctest.Test(t, func(t *testing.T) {
+		first := discovery.NewRegistry(time.Now)
+		if err := first.Restore(path); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- first.Run(ctx) }()
+		for id, state := range map[string]string{"a": "up", "b": "draining"} {
+			if err := first.Put("order", id, discovery.Registration{Address: "127.0.0.1:1", Weight: 3, Zone: "z", State: state, TTL: 10}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want := first.Snapshot()
+		cancel()
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+
+		second := discovery.NewRegistry(time.Now)
+		if err := second.Restore(path); err != nil {
+			t.Fatal(err)
+		}
+		if got := second.Snapshot(); !reflect.DeepEqual(got, want) {
+			t.Errorf("got %v, want %v", got, want)
+		}
+		ctx, cancel = context.WithCancel(t.Context())
+		go func() { done <- second.Run(ctx) }()
+		time.Sleep(11 * time.Second)
+		if got := second.Snapshot(); len(got) != 0 {
+			t.Errorf("after their time to live: %v", got)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+func TestRestoreSaysWhatToDoWithADamagedFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "registry.json")
+	for _, text := range []string{"{", `[{"service":"../x","instance":"a","registration":{"address":"127.0.0.1:1"}}]`} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := discovery.NewRegistry(time.Now).Restore(path); err == nil || !strings.Contains(err.Error(), "remove it") {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
