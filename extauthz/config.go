@@ -51,6 +51,7 @@ type state struct {
 	remotes  map[string]*remote // by URL
 	fileKeys []credential.Key
 	index    *credential.KeyIndex
+	refused  map[string]string // type → why its last update was refused
 }
 
 type entry struct {
@@ -79,10 +80,25 @@ func (s *state) apply(u adsclient.Update) error {
 	}
 	if err != nil {
 		s.server.metrics.refused.Inc()
+		s.refused[u.Type] = err.Error()
 		return err
 	}
+	delete(s.refused, u.Type)
 	s.publish()
 	return nil
+}
+
+// Faults are what an operator should mend while the last good policies decide.
+func (s *Server) Faults() []string {
+	s.state.mu.Lock()
+	defer s.state.mu.Unlock()
+	var faults []string
+	for _, url := range []string{TypeIdentity, TypePolicy} {
+		if why, ok := s.state.refused[url]; ok {
+			faults = append(faults, "the last policies or identities were refused: "+why)
+		}
+	}
+	return faults
 }
 
 func (s *state) applyIdentity(u adsclient.Update) error {

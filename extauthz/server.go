@@ -118,7 +118,7 @@ func New(cfg Config) (*Server, error) {
 		return nil, fmt.Errorf("extauthz: %w", err)
 	}
 	s.checks = check.New(signer, cfg.Log, s.metrics)
-	s.state = &state{server: s, env: env, policies: map[string]*entry{}, remotes: map[string]*remote{}}
+	s.state = &state{server: s, env: env, policies: map[string]*entry{}, remotes: map[string]*remote{}, refused: map[string]string{}}
 	s.keyFile = &keyFollower{path: make(chan string, 1), file: credential.NewKeyFile(cfg.Log, s.state.useKeys, s.state.keysBad)}
 	s.client, err = adsclient.New(adsclient.Config{
 		Servers: cfg.XDSServers, NodeID: cfg.NodeID, NodeCluster: "tollgate-extauthz",

@@ -27,6 +27,7 @@ import (
 type role interface {
 	daemon.Runner
 	Ready() error
+	Faults() []string
 }
 
 // place is where a role runs: its bound address, its log, its metrics.
@@ -115,7 +116,7 @@ func runRole(cmd *cobra.Command, name, addressFlag string, build func(place) (ro
 	}
 	admin := daemon.NewAdmin(daemon.AdminConfig{
 		Listener: adminListener, Metrics: metrics, Log: log,
-		Readiness: func() ([]string, error) { return nil, server.Ready() },
+		Readiness: func() ([]string, error) { return server.Faults(), server.Ready() },
 	})
 	announce := daemon.RunnerFunc(func(ctx context.Context) error {
 		if err := await(ctx, server.Ready); err != nil {

@@ -130,7 +130,7 @@ func (t *stack) build(ctx context.Context) error {
 	}
 	t.admin = daemon.NewAdmin(daemon.AdminConfig{
 		Listener: t.listeners.admin, Metrics: t.metrics, Log: t.log, Routes: t.control.routes,
-		Readiness: func() ([]string, error) { return t.control.plane.Faults(), t.served.err() },
+		Readiness: func() ([]string, error) { return append(t.control.faults(), t.limits.Faults()...), t.served.err() },
 	})
 	if s.On(settings.NoEnvoy) {
 		return nil

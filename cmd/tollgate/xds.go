@@ -69,7 +69,7 @@ func runXDS(cmd *cobra.Command, _ []string) error {
 	}
 	adminServer := daemon.NewAdmin(daemon.AdminConfig{
 		Listener: adminListener, Metrics: metrics, Log: log, Routes: c.routes,
-		Readiness: func() ([]string, error) { return c.plane.Faults(), nil },
+		Readiness: func() ([]string, error) { return c.faults(), nil },
 	})
 	announce := daemon.RunnerFunc(func(context.Context) error {
 		return sayRole(cmd.OutOrStdout(), s.On(settings.JSON), "xds", c.listener.Addr().String(), adminListener.Addr().String())
@@ -148,6 +148,15 @@ func (c *control) Run(ctx context.Context) error {
 		return c.server.Serve(c.listener)
 	})
 	return daemon.Run(ctx, c.plane, c.push, c.registry, serve)
+}
+
+// faults are what an operator should mend while the last good release is served.
+func (c *control) faults() []string {
+	faults := slices.Clone(c.plane.Faults())
+	if err := c.registry.Fault(); err != nil {
+		faults = append(faults, err.Error())
+	}
+	return faults
 }
 
 // instances shows the registry to the compiler.

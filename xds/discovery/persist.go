@@ -50,17 +50,30 @@ func (r *Registry) save() error {
 		r.mu.Unlock()
 		return nil
 	}
-	r.dirty = false
 	path, list := r.path, []kept{}
 	for service, instances := range r.services {
 		for id, e := range instances {
 			list = append(list, kept{service, id, e.said})
 		}
 	}
+	r.dirty = false
 	r.mu.Unlock()
 	data, err := json.Marshal(list)
-	if err != nil {
-		return err
+	if err == nil {
+		err = renameio.WriteFile(path, data, 0o600)
 	}
-	return renameio.WriteFile(path, data, 0o600)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.dirty = r.dirty || err != nil
+	if r.fault = err; err != nil {
+		r.fault = fmt.Errorf("registered instances cannot be kept over a restart: %w", err)
+	}
+	return r.fault
+}
+
+// Fault says why the instances could not be kept on disk; nil when they were.
+func (r *Registry) Fault() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.fault
 }

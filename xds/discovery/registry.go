@@ -62,6 +62,7 @@ type Registry struct {
 	count    int
 	path     string // where it is kept; "" nowhere
 	dirty    bool   // changed since it was kept
+	fault    error  // why it could not be kept; nil when it was
 }
 
 // NewRegistry returns an empty registry; now is the clock.
@@ -134,9 +135,7 @@ func (r *Registry) Run(ctx context.Context) error {
 			return r.save()
 		case <-ticker.C:
 			r.expire()
-			if err := r.save(); err != nil {
-				return fmt.Errorf("registered instances: %w", err)
-			}
+			_ = r.save() // Fault tells; a full disk must not end the control plane
 		}
 	}
 }
