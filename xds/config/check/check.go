@@ -4,17 +4,23 @@
 package check
 
 import (
+	"cmp"
 	"crypto/tls"
 	"encoding/json"
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"tollgate/internal/strictyaml"
 	"tollgate/xds/config/syntax"
 )
 
-const maxMessage = 512
+const (
+	maxMessage = 512
+	// maxRefill is the longest that the limiter counts back: a full burst.
+	maxRefill = 100 * 24 * time.Hour
+)
 
 // Report takes a fault.
 type Report func(pos strictyaml.Pos, path, format string, args ...any)
@@ -92,6 +98,9 @@ func (c *Checker) keys(s *syntax.APIKeys) {
 func (c *Checker) limit(s *syntax.Limit, path string) {
 	if s.Burst.IsSet() && s.Algorithm.V != "gcra" {
 		c.report(s.Burst.Pos, path+".burst", "fixed windows have no burst: write algorithm: gcra, or remove it")
+	}
+	if refill := float64(s.Per.V.Length) * float64(cmp.Or(s.Burst.V, s.Limit.V)) / max(float64(s.Limit.V), 1); s.Algorithm.V == "gcra" && refill > float64(maxRefill) {
+		c.report(s.Algorithm.Pos, path, "a burst of %d takes more than 100 days to refill: choose a smaller burst, or a higher limit", cmp.Or(s.Burst.V, s.Limit.V))
 	}
 	if len(s.Message.V) > maxMessage {
 		c.report(s.Message.Pos, path+".message", "has %d bytes, at most %d are sent", len(s.Message.V), maxMessage)
