@@ -171,16 +171,16 @@ func (t *stack) roles() error {
 
 func (t *stack) proxy(ctx context.Context) error {
 	s := t.settings
+	admin := s.Address(settings.EnvoyAdmin)
+	if !daemon.Loopback(admin) {
+		return fmt.Errorf("--%s %s: Envoy's admin can stop the proxy and show its secrets, so it stays on loopback", settings.EnvoyAdmin, admin)
+	}
 	path, err := envoy.Locate(ctx, s.Text(settings.EnvoyPath), ".")
 	if err != nil {
 		return err
 	}
 	if err := tryListeners(ctx, t.control.plane.Listeners()); err != nil {
 		return err
-	}
-	admin := s.Address(settings.EnvoyAdmin)
-	if !daemon.Loopback(admin) {
-		return fmt.Errorf("--%s %s: Envoy's admin can stop the proxy and show its secrets, so it stays on loopback", settings.EnvoyAdmin, admin)
 	}
 	if admin, err = settle(ctx, admin, "--"+settings.EnvoyAdmin); err != nil {
 		return err
