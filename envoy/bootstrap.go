@@ -1,6 +1,7 @@
 package envoy
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"strconv"
@@ -35,10 +36,18 @@ type Bootstrap struct {
 	TLS          *ClientTLS
 }
 
-// ClientTLS names the PEM files with which a proxy meets the control plane.
+// ClientTLS names the PEM files, on the proxy's machine, with which it meets
+// the control plane, the authorization servers and the limiters. All three are
+// needed: the two kinds of server know their proxies by their certificate.
 type ClientTLS struct {
-	CA, Cert, Key string // Cert and Key may be empty
+	CA, Cert, Key string
 }
+
+// The static secrets by which the clusters that come over xDS find the files.
+const (
+	secretCA     = "tollgate-ca"
+	secretClient = "tollgate-client"
+)
 
 // JSON returns the bootstrap as Envoy reads it. Its shape was tried on Envoy
 // 1.40: it starts without warnings, never goes live on an empty set of
@@ -84,6 +93,12 @@ func (b Bootstrap) JSON() ([]byte, error) {
 		OverloadManager: overload,
 		StatsConfig:     keptStats(),
 	}
+	if b.TLS != nil {
+		if b.TLS.CA == "" || b.TLS.Cert == "" || b.TLS.Key == "" {
+			return nil, errors.New("--tls-ca, --tls-cert and --tls-key belong together: a proxy verifies its servers and is verified by them")
+		}
+		config.StaticResources.Secrets = b.TLS.secrets()
+	}
 	return protojson.MarshalOptions{Indent: "  "}.Marshal(config)
 }
 
@@ -124,18 +139,24 @@ func (b Bootstrap) cluster() (*clusterv3.Cluster, error) {
 	return cluster, err
 }
 
-func (t *ClientTLS) socket() (*corev3.TransportSocket, error) {
+func (t *ClientTLS) secrets() []*tlsv3.Secret {
 	file := func(path string) *corev3.DataSource {
 		return &corev3.DataSource{Specifier: &corev3.DataSource_Filename{Filename: path}}
 	}
-	common := &tlsv3.CommonTlsContext{
-		AlpnProtocols:         []string{"h2"},
-		ValidationContextType: &tlsv3.CommonTlsContext_ValidationContext{ValidationContext: &tlsv3.CertificateValidationContext{TrustedCa: file(t.CA)}},
+	return []*tlsv3.Secret{
+		{Name: secretCA, Type: &tlsv3.Secret_ValidationContext{ValidationContext: &tlsv3.CertificateValidationContext{TrustedCa: file(t.CA)}}},
+		{Name: secretClient, Type: &tlsv3.Secret_TlsCertificate{TlsCertificate: &tlsv3.TlsCertificate{CertificateChain: file(t.Cert), PrivateKey: file(t.Key)}}},
 	}
-	if t.Cert != "" {
-		common.TlsCertificates = []*tlsv3.TlsCertificate{{CertificateChain: file(t.Cert), PrivateKey: file(t.Key)}}
-	}
-	typed, err := anypb.New(&tlsv3.UpstreamTlsContext{CommonTlsContext: common})
+}
+
+func (t *ClientTLS) socket() (*corev3.TransportSocket, error) {
+	typed, err := anypb.New(&tlsv3.UpstreamTlsContext{CommonTlsContext: &tlsv3.CommonTlsContext{
+		AlpnProtocols:                  []string{"h2"},
+		TlsCertificateSdsSecretConfigs: []*tlsv3.SdsSecretConfig{{Name: secretClient}},
+		ValidationContextType: &tlsv3.CommonTlsContext_ValidationContextSdsSecretConfig{
+			ValidationContextSdsSecretConfig: &tlsv3.SdsSecretConfig{Name: secretCA},
+		},
+	}})
 	if err != nil {
 		return nil, err
 	}

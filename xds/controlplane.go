@@ -45,6 +45,7 @@ type Config struct {
 	Instances Instances
 	ExtAuthz  []string // host:port of the authorization servers
 	RateLimit []string // host:port of the limiters
+	TLS       bool     // these two speak TLS
 	// Port gives the address of a listener whose port the file leaves open: the
 	// same for the same listener, however often it is asked. nil keeps the file's.
 	Port    func(config.Listener) (netip.AddrPort, error)
@@ -165,7 +166,7 @@ func (c *ControlPlane) publish(gateway *config.Gateway) error {
 		return err
 	}
 	objects, warnings := compile.Compile(gateway, compile.Scope{
-		ExtAuthz: c.cfg.ExtAuthz, RateLimit: c.cfg.RateLimit,
+		ExtAuthz: c.cfg.ExtAuthz, RateLimit: c.cfg.RateLimit, TLS: c.cfg.TLS,
 		Listeners: c.listeners, Instances: c.cfg.Instances.Instances(),
 	})
 	for _, w := range warnings {

@@ -124,7 +124,7 @@ func newControl(ctx context.Context, s settings.Settings, log *slog.Logger, metr
 		return nil, err
 	}
 	plane, err := xds.New(xds.Config{
-		Source: set, Publisher: engine, Instances: instances{registry}, ExtAuthz: at.extauthz, RateLimit: at.ratelimit,
+		Source: set, Publisher: engine, Instances: instances{registry}, ExtAuthz: at.extauthz, RateLimit: at.ratelimit, TLS: s.Text(settings.TLSCert) != "",
 		Port: newPorts(s.On(settings.FreePorts)).of, Metrics: metrics, Log: log,
 	})
 	if err != nil {

@@ -86,13 +86,13 @@ func (b *builder) edge() {
 
 // clusters adds upstreams and our own servers.
 func (b *builder) clusters() {
-	server := func(name string, hosts []string) {
-		b.add(release.Edge, release.TypeCluster, name, upstream.Server(name, hosts), config.Pos{})
+	server := func(name string, hosts []string, tls bool) {
+		b.add(release.Edge, release.TypeCluster, name, upstream.Server(name, hosts, tls), config.Pos{})
 	}
-	server(extAuthzCluster, b.scope.ExtAuthz)
-	server(rateLimitCluster, b.scope.RateLimit)
+	server(extAuthzCluster, b.scope.ExtAuthz, b.scope.TLS)
+	server(rateLimitCluster, b.scope.RateLimit, b.scope.TLS)
 	if b.gw.Tracing != nil {
-		server(otlpCluster, []string{b.gw.Tracing.OTLP})
+		server(otlpCluster, []string{b.gw.Tracing.OTLP}, false)
 	}
 	for i := range b.gw.Upstreams {
 		u := &b.gw.Upstreams[i]

@@ -13,6 +13,7 @@ import (
 type Scope struct {
 	ExtAuthz  []string                  // host:port of the authorization servers
 	RateLimit []string                  // host:port of the limiters
+	TLS       bool                      // these two speak TLS, with the files of the proxies\' bootstrap
 	Listeners map[string]netip.AddrPort // addresses that replace the file's (--free-ports, port 0)
 	Instances map[string][]Instance     // registered instances by service, sorted by ID
 }

@@ -200,12 +200,12 @@ func healthCheck(u *config.Upstream) *corev3.HealthCheck {
 
 // Server is the cluster of one of our own servers, tuned so that one of two
 // can be killed without a failed request (measured on 1.40).
-func Server(name string, hosts []string) *clusterv3.Cluster {
+func Server(name string, hosts []string, tls bool) *clusterv3.Cluster {
 	kind := clusterv3.Cluster_STATIC
 	if slices.ContainsFunc(hosts, func(h string) bool { host, _ := SplitHostPort(h); _, err := netip.ParseAddr(host); return err != nil }) {
 		kind = clusterv3.Cluster_STRICT_DNS
 	}
-	return &clusterv3.Cluster{
+	cluster := &clusterv3.Cluster{
 		Name:                          name,
 		ClusterDiscoveryType:          &clusterv3.Cluster_Type{Type: kind},
 		ConnectTimeout:                field.Duration(100 * time.Millisecond),
@@ -220,4 +220,8 @@ func Server(name string, hosts []string) *clusterv3.Cluster {
 			MaxConnections: field.Uint(1024), MaxPendingRequests: field.Uint(10_000), MaxRequests: field.Uint(100_000), MaxRetries: field.Uint(1000),
 		}}},
 	}
+	if tls {
+		cluster.TransportSocket = ownSocket()
+	}
+	return cluster
 }

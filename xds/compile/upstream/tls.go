@@ -42,6 +42,21 @@ func transportSocket(u *config.Upstream) *corev3.TransportSocket {
 	}
 }
 
+// ownSocket is how proxies meet our own servers over TLS: by the two static
+// secrets of their bootstrap, which name files on the proxy's machine.
+func ownSocket() *corev3.TransportSocket {
+	return &corev3.TransportSocket{
+		Name: "envoy.transport_sockets.tls",
+		ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: field.Any(&tlsv3.UpstreamTlsContext{CommonTlsContext: &tlsv3.CommonTlsContext{
+			AlpnProtocols:                  []string{"h2"},
+			TlsCertificateSdsSecretConfigs: []*tlsv3.SdsSecretConfig{{Name: "tollgate-client"}},
+			ValidationContextType: &tlsv3.CommonTlsContext_ValidationContextSdsSecretConfig{
+				ValidationContextSdsSecretConfig: &tlsv3.SdsSecretConfig{Name: "tollgate-ca"},
+			},
+		}})},
+	}
+}
+
 // serverNames are the names of which the certificate must carry one: the
 // written one, else the endpoints' own. Instances of a registry come and go,
 // so their certificate carries the name of their service.
