@@ -100,6 +100,9 @@ func runRole(cmd *cobra.Command, name, addressFlag string, build func(place) (ro
 	if err != nil {
 		return err
 	}
+	if err := s.PlainAdmin(); err != nil {
+		return err
+	}
 	ctx := cmd.Context()
 	listener, err := daemon.Listen(ctx, s.Address(addressFlag), "--"+addressFlag)
 	if err != nil {

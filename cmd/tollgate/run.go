@@ -77,6 +77,9 @@ func runAll(cmd *cobra.Command, _ []string) error {
 	if err != nil {
 		return err
 	}
+	if err := s.PlainAdmin(); err != nil {
+		return err
+	}
 	t := &stack{settings: s, log: log, metrics: daemon.NewRegistry()}
 	told := cmd.Context() // ends with SIGTERM or Ctrl-C
 	if err := t.build(told); err != nil {

@@ -57,6 +57,9 @@ func runXDS(cmd *cobra.Command, _ []string) error {
 	if err != nil {
 		return err
 	}
+	if err := s.PlainAdmin(); err != nil {
+		return err
+	}
 	ctx := cmd.Context()
 	adminListener, err := daemon.Listen(ctx, s.Address(settings.AdminAddress), "--"+settings.AdminAddress)
 	if err != nil {

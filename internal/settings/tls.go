@@ -37,6 +37,15 @@ func (s Settings) ServerCredentials(flag string) (grpc.ServerOption, error) {
 	return grpc.Creds(credentials.NewTLS(config)), nil
 }
 
+// PlainAdmin refuses an admin address off loopback, where the registry's token
+// would cross the network in plain text, unless that was asked for.
+func (s Settings) PlainAdmin() error {
+	if address := s.Address(AdminAddress); !daemon.Loopback(address) && !s.On(Insecure) {
+		return fmt.Errorf("--%s %s is off loopback and speaks plain HTTP: put a proxy with TLS in front of it, or accept plain text with --%s", AdminAddress, address, Insecure)
+	}
+	return nil
+}
+
 // DialOptions are those of a role that asks the control plane.
 func (s Settings) DialOptions() ([]grpc.DialOption, error) {
 	if s.Text(TLSCA) == "" {
