@@ -16,7 +16,7 @@ help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 build: ## build bin/tollgate
-	@go build -trimpath -o $(BIN) ./cmd/tollgate
+	@go build -o $(BIN) ./cmd/tollgate
 
 run: build ## the whole gateway with demo services on this machine
 	@./$(BIN) envoy install --if-missing
