@@ -10,12 +10,14 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
@@ -29,6 +31,10 @@ const (
 	// these two.
 	pingEvery, pingWait = 5 * time.Second, 3 * time.Second
 	maxMessage          = 64 << 20
+	// A server that does not even finish the handshake gives way to the next.
+	connectWait = 3 * time.Second
+	// A refusal travels whole to the ledger's log, but no dump does.
+	maxWords = 8 << 10
 )
 
 // Resource is one thing the control plane sent.
@@ -85,7 +91,7 @@ func New(cfg Config) (*Client, error) {
 // Run follows the control planes until ctx ends: a lost one is tried again,
 // the next one first, after 0.1 to 5 s.
 func (c *Client) Run(ctx context.Context) error {
-	backoff := shortest
+	pause := shortest
 	for i := 0; ; i++ {
 		server := c.cfg.Servers[i%len(c.cfg.Servers)]
 		heard, err := c.follow(ctx, server)
@@ -93,16 +99,16 @@ func (c *Client) Run(ctx context.Context) error {
 			return nil
 		}
 		if heard {
-			backoff = shortest
+			pause = shortest
 		}
-		wait := backoff/2 + rand.N(backoff/2+1)
+		wait := pause/2 + rand.N(pause/2+1)
 		c.cfg.Log.Warn("control plane lost, trying again", "err", err, "dur", wait)
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-time.After(wait):
 		}
-		backoff = min(2*backoff, longest)
+		pause = min(2*pause, longest)
 	}
 }
 
@@ -110,6 +116,7 @@ func (c *Client) Run(ctx context.Context) error {
 func (c *Client) follow(ctx context.Context, server string) (heard bool, err error) {
 	options := append([]grpc.DialOption{
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: pingEvery, Timeout: pingWait, PermitWithoutStream: true}),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.DefaultConfig, MinConnectTimeout: connectWait}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
 	}, c.cfg.DialOptions...)
 	conn, err := grpc.NewClient("passthrough:///"+server, options...)
@@ -145,20 +152,14 @@ func (c *Client) follow(ctx context.Context, server string) (heard bool, err err
 // take applies a response and returns its answer.
 func (c *Client) take(r *discoveryv3.DeltaDiscoveryResponse) *discoveryv3.DeltaDiscoveryRequest {
 	answer := &discoveryv3.DeltaDiscoveryRequest{TypeUrl: r.GetTypeUrl(), ResponseNonce: r.GetNonce()}
-	held, known := c.versions[r.GetTypeUrl()]
-	err := fmt.Errorf("type %s was not asked for", r.GetTypeUrl())
-	if known {
-		u := Update{Type: r.GetTypeUrl(), Removed: r.GetRemovedResources()}
-		for _, one := range r.GetResources() {
-			u.Upserts = append(u.Upserts, Resource{Name: one.GetName(), Version: one.GetVersion(), Body: one.GetResource()})
-		}
-		err = c.cfg.Apply(u)
-	}
-	if err != nil {
+	if err := c.apply(r); err != nil {
 		c.cfg.Log.Error("config refused, the last good one stays", "type_url", r.GetTypeUrl(), "nonce", r.GetNonce(), "err", err)
-		answer.ErrorDetail = &status.Status{Code: int32(codes.InvalidArgument), Message: err.Error()}
+		// Words that are no UTF-8 would end the stream, for ever.
+		words := strings.ToValidUTF8(err.Error(), "\uFFFD")
+		answer.ErrorDetail = &status.Status{Code: int32(codes.InvalidArgument), Message: strings.ToValidUTF8(words[:min(len(words), maxWords)], "")}
 		return answer
 	}
+	held := c.versions[r.GetTypeUrl()]
 	for _, one := range r.GetResources() {
 		held[one.GetName()] = one.GetVersion()
 	}
@@ -166,4 +167,19 @@ func (c *Client) take(r *discoveryv3.DeltaDiscoveryResponse) *discoveryv3.DeltaD
 		delete(held, name)
 	}
 	return answer
+}
+
+// apply hands on what is whole; a response that is not reaches nobody.
+func (c *Client) apply(r *discoveryv3.DeltaDiscoveryResponse) error {
+	if _, known := c.versions[r.GetTypeUrl()]; !known {
+		return fmt.Errorf("type %q was not asked for", r.GetTypeUrl())
+	}
+	u := Update{Type: r.GetTypeUrl(), Removed: r.GetRemovedResources()}
+	for _, one := range r.GetResources() {
+		if one.GetName() == "" || one.GetResource().GetTypeUrl() != r.GetTypeUrl() {
+			return fmt.Errorf("resource %q holds a %q, not a %s", one.GetName(), one.GetResource().GetTypeUrl(), r.GetTypeUrl())
+		}
+		u.Upserts = append(u.Upserts, Resource{Name: one.GetName(), Version: one.GetVersion(), Body: one.GetResource()})
+	}
+	return c.cfg.Apply(u)
 }

@@ -148,6 +148,27 @@ func (l *Ledger) Refused(id, typeURL string, names []string, why string) {
 	e.since = l.now()
 }
 
+// Settled notes resources of which a node has what it should have, or which it
+// should not have any more: what it said of them before is history.
+func (l *Ledger) Settled(id, typeURL string, names []string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := l.nodes[id]
+	if n == nil || n.types[typeURL] == nil {
+		return
+	}
+	e := n.types[typeURL]
+	if len(e.refusals) == 0 {
+		return
+	}
+	for _, name := range names {
+		delete(e.refusals, name)
+	}
+	if len(e.refusals) == 0 {
+		e.since = l.now()
+	}
+}
+
 func (l *Ledger) entry(id, typeURL string) *entry {
 	n := l.nodes[id]
 	if n == nil {

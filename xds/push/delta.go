@@ -1,12 +1,15 @@
 package push
 
 import (
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"tollgate/xds/release"
 )
@@ -43,7 +46,9 @@ func (s *Server) DeltaAggregatedResources(grpcStream discoveryv3.AggregatedDisco
 		case <-ended:
 			return nil // whatever ended it, the client comes back
 		case request := <-requests:
-			st.request(request)
+			if err := st.request(request); err != nil {
+				return err
+			}
 		case <-st.wakeup:
 		case <-alarm.C:
 		}
@@ -55,51 +60,93 @@ func (s *Server) DeltaAggregatedResources(grpcStream discoveryv3.AggregatedDisco
 	}
 }
 
+// maxNames bounds what one client may ask for of one type.
+const maxNames = 100_000
+
 // request takes one message of the client: a wish, and an answer to a response.
-func (st *stream) request(r *discoveryv3.DeltaDiscoveryRequest) {
+func (st *stream) request(r *discoveryv3.DeltaDiscoveryRequest) error {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	st.meet(r.GetNode())
-	sub, known := st.subs[r.GetTypeUrl()]
-	if !known {
-		sub = newSubscription()
-		st.subs[r.GetTypeUrl()] = sub
+	url := r.GetTypeUrl()
+	if !slices.Contains(kinds[:], url) {
+		return nil // nothing of it is served, and it is never waited for
 	}
-	first := !sub.answered && len(sub.names) == 0 && !sub.wildcard && r.GetResponseNonce() == ""
+	sub := st.subs[url]
+	if sub == nil {
+		sub = newSubscription()
+		st.subs[url] = sub
+	}
+	if len(sub.names)+len(r.GetResourceNamesSubscribe())+len(r.GetInitialResourceVersions()) > maxNames {
+		return status.Errorf(codes.ResourceExhausted, "more than %d names of %s", maxNames, url)
+	}
+	first := !sub.met && r.GetResponseNonce() == ""
+	sub.met = true
 	if first {
-		sub.wildcard = len(r.GetResourceNamesSubscribe()) == 0
-		for name, version := range r.GetInitialResourceVersions() {
-			sub.held[name] = version
-			sub.runs[name] = true
-			sub.answered = true
-			st.blind = st.blind || r.GetTypeUrl() == release.TypeRoute
+		st.resume(url, sub, r)
+	}
+	sub.subscribe(r.GetResourceNamesSubscribe(), first)
+	for _, name := range r.GetResourceNamesUnsubscribe() {
+		st.unsubscribe(url, sub, name)
+	}
+	if b := sub.pending[r.GetResponseNonce()]; b != nil {
+		delete(sub.pending, r.GetResponseNonce())
+		if r.GetErrorDetail() != nil {
+			st.nack(url, sub, b, r.GetErrorDetail().GetMessage())
+		} else {
+			st.ack(url, b)
 		}
 	}
-	for _, name := range r.GetResourceNamesSubscribe() {
+	return nil
+}
+
+// resume takes what a client brings from an earlier stream. What it was sent
+// on this one already is newer.
+func (st *stream) resume(url string, sub *subscription, r *discoveryv3.DeltaDiscoveryRequest) {
+	sub.rescan = true
+	sub.wildcard = sub.wildcard || listed(url) && len(r.GetResourceNamesSubscribe()) == 0
+	for name, version := range r.GetInitialResourceVersions() {
+		sub.answered = true
+		sub.runs[name] = true
+		if sub.held[name] != "" {
+			continue
+		}
+		sub.held[name], sub.claimed[name] = version, true
+		if url == release.TypeRoute {
+			st.blind[name] = true
+		}
+	}
+}
+
+func (sub *subscription) subscribe(names []string, first bool) {
+	for _, name := range names {
 		if name == "*" {
-			sub.wildcard = true
+			sub.wildcard, sub.rescan = true, true
 			continue
 		}
 		if sub.names[name] && !first {
 			delete(sub.held, name) // asked for again: it has lost it
 		}
-		sub.names[name] = true
+		sub.names[name], sub.todo[name] = true, true
 		delete(sub.missing, name)
 	}
-	for _, name := range r.GetResourceNamesUnsubscribe() {
-		if name == "*" {
-			sub.wildcard = false
-		}
-		delete(sub.names, name)
-		delete(sub.held, name)
+}
+
+func (st *stream) unsubscribe(url string, sub *subscription, name string) {
+	if name == "*" {
+		sub.wildcard = false
 	}
-	if b := sub.pending[r.GetResponseNonce()]; b != nil {
-		delete(sub.pending, r.GetResponseNonce())
-		if r.GetErrorDetail() != nil {
-			st.nack(r.GetTypeUrl(), sub, b, r.GetErrorDetail().GetMessage())
-		} else {
-			st.ack(r.GetTypeUrl(), b)
-		}
+	delete(sub.names, name)
+	delete(sub.missing, name)
+	if sub.wildcard {
+		sub.todo[name] = true // it stays wanted as one of all
+		return
+	}
+	sub.lost(name)
+	if url == release.TypeRoute {
+		delete(st.sent, name)
+		delete(st.running, name)
+		delete(st.blind, name)
 	}
 }
 
@@ -108,11 +155,12 @@ func (st *stream) ack(url string, b *batch) {
 	for _, one := range b.resources {
 		switch url {
 		case release.TypeCluster:
-			delete(st.warming, one.Name)
+			st.thaw(one.Name)
 			st.subs[url].good[one.Name] = one
 			st.subs[url].runs[one.Name] = true
 		case release.TypeRoute:
-			st.running[one.Name], st.blind = one, false
+			st.running[one.Name], st.left = one, time.Now()
+			delete(st.blind, one.Name)
 		}
 	}
 	if st.srv.cfg.Ledger != nil {
@@ -129,25 +177,25 @@ func (st *stream) nack(url string, sub *subscription, b *batch, why string) {
 	var culprits []string
 	if len(b.resources) > 0 {
 		for _, name := range b.removed {
-			sub.held[name] = ghost // its removal may have been refused along with the rest
+			if sub.held[name] == "" {
+				sub.held[name], sub.todo[name] = ghost, true // its removal may have been refused along with the rest
+			}
 		}
 	}
 	for _, one := range b.resources {
+		sub.todo[one.Name] = true
+		newest := sub.held[one.Name] == one.Version // no other was sent meanwhile
 		if len(b.resources) > 1 && !named(why, one.Name) {
-			delete(sub.held, one.Name)
-			sub.alone[one.Name] = true
+			if newest {
+				delete(sub.held, one.Name)
+				sub.alone[one.Name] = true
+			}
 			continue
 		}
 		culprits = append(culprits, one.Name)
 		st.srv.refuse(st.id, one)
-		delete(sub.alone, one.Name)
-		delete(st.warming, one.Name)
-		st.takeBack(url, sub, one.Name, b)
-		if url == release.TypeRoute {
-			st.sent[one.Name] = st.running[one.Name]
-			if st.sent[one.Name] == nil {
-				delete(st.sent, one.Name)
-			}
+		if newest {
+			st.takeBack(url, sub, one.Name, b)
 		}
 	}
 	st.srv.cfg.Log.Error("client refused its config and keeps the last good one", "node", st.id, "type_url", url, "resource", strings.Join(culprits, " "), "err", clip(why))
@@ -158,6 +206,7 @@ func (st *stream) nack(url string, sub *subscription, b *batch, why string) {
 
 // takeBack notes what the client still has of a refused resource.
 func (st *stream) takeBack(url string, sub *subscription, name string, b *batch) {
+	delete(sub.alone, name)
 	old, had := b.again[name]
 	switch {
 	case had && url == release.TypeCluster && sub.good[name] != nil:
@@ -170,16 +219,35 @@ func (st *stream) takeBack(url string, sub *subscription, name string, b *batch)
 	default:
 		delete(sub.held, name)
 	}
+	switch url {
+	case release.TypeCluster:
+		st.thaw(name)
+	case release.TypeRoute:
+		delete(st.sent, name)
+		if st.running[name] != nil {
+			st.sent[name] = st.running[name]
+		}
+	}
+}
+
+// thaw ends the wait of routes for a cluster.
+func (st *stream) thaw(name string) {
+	if _, waits := st.warming[name]; waits {
+		delete(st.warming, name)
+		st.thawed = true
+	}
 }
 
 // ghost is the held version of a cluster that was refused and must be taken back.
 const ghost = "ghost"
 
-// named says whether a refusal speaks of a resource.
+// named says whether a refusal blames a resource. Envoy's words are for people,
+// but of clusters and listeners it lists who is to blame, and a cluster that it
+// refuses for its balancing (the ghosts) always comes like that; a resource
+// whose name merely occurs is not blamed.
 func named(why, name string) bool {
-	return slices.ContainsFunc(strings.FieldsFunc(why, func(r rune) bool {
-		return strings.ContainsRune(" ,:;'\"()\n", r)
-	}), func(word string) bool { return word == name })
+	_, list, found := strings.Cut(why, "(s) ")
+	return found && (strings.HasPrefix(list, name+": ") || strings.Contains(list, ", "+name+": "))
 }
 
 // maxWords bounds what is shown of a refusal: Envoy may dump a whole resource.
@@ -200,38 +268,89 @@ func (st *stream) alarm(now time.Time) time.Duration {
 	for _, since := range st.warming {
 		next = min(next, max(st.srv.cfg.Hold-now.Sub(since), time.Millisecond))
 	}
-	if st.subs[release.TypeCluster] == nil && st.subs[release.TypeListener] != nil {
+	if st.unasked() {
 		next = min(next, max(cdsWait-now.Sub(st.opened), time.Millisecond))
+	}
+	for url, sub := range st.subs {
+		if len(sub.stale) > 0 {
+			next = min(next, max(st.fades(url).Sub(now), staleAgain))
+		}
 	}
 	return next
 }
+
+// staleAgain is how often it is looked whether routes that are not known here
+// have left something that is not served any more.
+const staleAgain = 100 * time.Millisecond
 
 // cdsWait is how long a client may leave out its CDS request: an Envoy that
 // reconnects while a cluster warms sends none, and waits for ever.
 const cdsWait = time.Second
 
+func (st *stream) unasked() bool {
+	return st.subs[release.TypeCluster] == nil && st.subs[release.TypeListener] != nil && st.subs[release.TypeListener].wildcard
+}
+
 // next returns what to send now, in order.
 func (st *stream) next(v *view, now time.Time) []*discoveryv3.DeltaDiscoveryResponse {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	if st.id == "" || len(v.resources) == 0 {
+	if st.id == "" || v.number == 0 {
 		return nil
 	}
-	if st.subs[release.TypeCluster] == nil && st.subs[release.TypeListener] != nil && now.Sub(st.opened) >= cdsWait {
+	if st.unasked() && now.Sub(st.opened) >= cdsWait {
 		sub := newSubscription()
-		sub.wildcard, sub.answered = true, true
+		sub.wildcard, sub.answered, sub.rescan = true, true, true
 		st.subs[release.TypeCluster] = sub
 	}
 	for name, since := range st.warming {
 		if now.Sub(since) >= st.srv.cfg.Hold {
-			delete(st.warming, name)
+			st.thaw(name)
 		}
 	}
+	st.mark(v, now)
 	p := &plan{stream: st, view: v, now: now}
 	for _, url := range kinds {
 		p.kind(url)
 	}
 	return p.responses
+}
+
+// mark notes what must be compared: what changed since the last time, and what
+// waited for something else.
+func (st *stream) mark(v *view, now time.Time) {
+	for url, sub := range st.subs {
+		if v.number != st.planned {
+			names, ok := v.since(st.planned, section{st.audience, url})
+			sub.rescan = sub.rescan || !ok
+			for _, name := range names {
+				sub.todo[name] = true
+			}
+		}
+		if len(sub.stale) > 0 && !now.Before(st.fades(url)) {
+			maps.Copy(sub.todo, sub.stale)
+		}
+	}
+	st.planned = v.number
+	if sub := st.subs[release.TypeRoute]; st.thawed && sub != nil {
+		st.thawed = false
+		maps.Copy(sub.todo, st.waiting)
+	}
+}
+
+// fades is when a client may lose what it brought from an earlier stream and
+// what is not served any more: routes of others may still name it, and its own
+// do until it has taken new ones.
+func (st *stream) fades(url string) time.Time {
+	switch {
+	case deciding(url):
+		return st.opened.Add(st.srv.cfg.Retire)
+	case url != release.TypeCluster:
+		return st.opened
+	case st.left.After(st.opened):
+		return st.left.Add(st.srv.cfg.Drain)
+	}
+	return st.opened.Add(st.srv.cfg.Drain)
 }
 
 func (st *stream) nextNonce() string {

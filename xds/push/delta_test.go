@@ -190,7 +190,7 @@ func TestRefusesEverything(t *testing.T) {
 }
 
 func TestReconnectSendsOnlyDifferences(t *testing.T) {
-	s := start(t, push.Config{})
+	s := start(t, push.Config{Drain: 200 * time.Millisecond})
 	settle(t, s, "one").leave()
 	r := made(t, cluster("a", 1), cluster("b", 2), of(listener("http"), routes("r", "a")))
 	s.Publish(r)
@@ -204,8 +204,13 @@ func TestReconnectSendsOnlyDifferences(t *testing.T) {
 	c.silence()
 	c.resume(release.TypeCluster, map[string]string{"a": version(release.TypeCluster, "a"), "b": "stale", "gone": "x"})
 	got := c.next(release.TypeCluster)
-	if fmt.Sprint(names(got), got.GetRemovedResources()) != "[b] [gone]" {
+	if fmt.Sprint(names(got), got.GetRemovedResources()) != "[b] []" {
 		t.Fatalf("got %v, removed %v", names(got), got.GetRemovedResources())
+	}
+	c.ack(got)
+	c.take(release.TypeEndpoint, "b")
+	if r := c.next(release.TypeCluster); fmt.Sprint(r.GetRemovedResources()) != "[gone]" {
+		t.Fatalf("removed %v", r.GetRemovedResources())
 	}
 }
 

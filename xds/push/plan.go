@@ -3,10 +3,12 @@ package push
 import (
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 
+	"tollgate/xds/push/routes"
 	"tollgate/xds/release"
 )
 
@@ -37,52 +39,123 @@ func (p *plan) kind(url string) {
 		sub = newSubscription()
 		p.stream.subs[url] = sub
 	}
-	all := p.view.all(p.stream.audience, url)
-	want := map[string]bool{}
-	if sub.wildcard {
-		for name := range all {
-			want[name] = true
-		}
-	}
-	maps.Copy(want, sub.names)
+	behind := map[string]bool{}
 	for _, name := range follow {
-		want[name] = true
+		behind[name], sub.todo[name] = true, true
 		if url == release.TypeEndpoint {
 			delete(sub.held, name) // a changed cluster warms until it gets them anew
 		}
 	}
+	all := p.view.all(p.stream.audience, url)
 	var upserts []*release.Resource
-	var removed []string
-	for _, name := range slices.Sorted(maps.Keys(want)) {
+	var removed, settled []string
+	for _, name := range sub.due(all) {
 		one := all[name]
-		if one == nil {
-			if sub.names[name] && !sub.missing[name] && (sub.held[name] == "" || url == release.TypeListener) {
-				sub.missing[name] = true
+		switch {
+		case one == nil:
+			settled = append(settled, name)
+			if p.absent(url, sub, name) {
 				removed = append(removed, name)
 			}
 			continue
-		}
-		if one = p.choose(url, sub, one); one != nil {
-			upserts = append(upserts, one)
-		}
-	}
-	replaced := map[string]bool{}
-	for _, one := range upserts {
-		replaced[one.Name] = true
-	}
-	for name, version := range sub.held {
-		if replaced[name] {
+		case !sub.wildcard && !sub.names[name] && !behind[name] && sub.held[name] == "":
+			continue
+		case sub.held[name] == one.Version:
+			settled = append(settled, name)
+			p.recognise(url, sub, one)
 			continue
 		}
-		if (sub.wildcard && all[name] == nil) || version == ghost {
+		delete(sub.stale, name)
+		if chosen := p.choose(url, sub, one); chosen != nil {
+			upserts = append(upserts, chosen)
+		} else if sub.held[name] == ghost {
+			sub.lost(name)
 			removed = append(removed, name)
-			delete(sub.held, name)
-			delete(sub.runs, name)
-			delete(sub.good, name)
 		}
 	}
-	slices.Sort(removed)
+	if p.stream.srv.cfg.Ledger != nil && len(settled) > 0 {
+		p.stream.srv.cfg.Ledger.Settled(p.stream.id, url, settled)
+	}
 	p.send(url, sub, upserts, removed)
+}
+
+// due returns the names to compare with what is served, sorted.
+func (sub *subscription) due(all map[string]*release.Resource) []string {
+	if sub.rescan {
+		if sub.wildcard {
+			for name := range all {
+				sub.todo[name] = true
+			}
+		}
+		maps.Copy(sub.todo, sub.names)
+		for name := range sub.held {
+			sub.todo[name] = true
+		}
+	}
+	names := slices.Sorted(maps.Keys(sub.todo))
+	clear(sub.todo)
+	sub.rescan = false
+	return names
+}
+
+// absent decides about a name that is not served: whether to say that it is
+// gone, or that it never was.
+func (p *plan) absent(url string, sub *subscription, name string) bool {
+	st := p.stream
+	held := sub.held[name]
+	switch {
+	case held == ghost || held != "" && sub.wildcard:
+		if sub.claimed[name] && held != ghost && !p.faded(url, name) {
+			sub.stale[name] = true
+			return false
+		}
+		sub.lost(name)
+		return true
+	case sub.names[name] && !sub.missing[name] && (held == "" || url == release.TypeListener):
+		sub.lost(name)
+		sub.missing[name] = true
+		return true
+	case url == release.TypeRoute && !sub.names[name]:
+		delete(st.sent, name)
+		delete(st.running, name)
+		delete(st.blind, name)
+	}
+	return false
+}
+
+// faded says whether nothing needs what a client brought along any more.
+func (p *plan) faded(url, name string) bool {
+	st := p.stream
+	if p.now.Before(st.fades(url)) {
+		return false
+	}
+	if url != release.TypeCluster {
+		return true
+	}
+	for _, configs := range []map[string]*release.Resource{st.sent, st.running} {
+		for _, one := range configs {
+			if slices.Contains(st.srv.refs.Of(one).Clusters, name) {
+				return false
+			}
+		}
+	}
+	return len(st.blind) == 0
+}
+
+// recognise learns what a client runs from a version that it brought along.
+func (p *plan) recognise(url string, sub *subscription, one *release.Resource) {
+	st := p.stream
+	if !sub.claimed[one.Name] {
+		return
+	}
+	delete(sub.claimed, one.Name)
+	switch url {
+	case release.TypeCluster:
+		sub.good[one.Name] = one
+	case release.TypeRoute:
+		st.sent[one.Name], st.running[one.Name] = one, one
+		delete(st.blind, one.Name)
+	}
 }
 
 // followers are the resources that go right behind what names them, without
@@ -101,33 +174,61 @@ func (p *plan) followers(url string) []string {
 // or nil.
 func (p *plan) choose(url string, sub *subscription, one *release.Resource) *release.Resource {
 	st := p.stream
-	if sub.held[one.Name] == one.Version {
-		return nil
-	}
 	if st.refused(one) {
 		good := sub.revert[one.Name]
 		delete(sub.revert, one.Name)
 		return good
 	}
-	if url != release.TypeRoute || len(st.warming) == 0 {
+	if url != release.TypeRoute {
 		return one
 	}
-	warming := map[string]bool{}
-	for _, m := range st.srv.refs.of(one) {
-		for name := range st.warming {
-			if m == (key{one.Audience, release.TypeCluster, name}).mention() {
-				warming[name] = true
-			}
-		}
-	}
+	delete(st.waiting, one.Name)
+	warming := p.warming(one)
 	if len(warming) == 0 {
+		delete(st.interims, one.Name)
 		return one
 	}
-	held := interim(st.sent[one.Name], one, warming)
+	st.waiting[one.Name] = true
+	held := p.interim(one, warming)
 	if held == nil || sub.held[one.Name] == held.Version || st.refused(held) {
 		return nil
 	}
 	return held
+}
+
+// warming are the clusters that a route configuration must wait for, sorted.
+func (p *plan) warming(one *release.Resource) []string {
+	if len(p.stream.warming) == 0 {
+		return nil
+	}
+	var names []string
+	for _, name := range p.stream.srv.refs.Of(one).Clusters {
+		if _, waits := p.stream.warming[name]; waits {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+func (p *plan) interim(one *release.Resource, warming []string) *release.Resource {
+	st := p.stream
+	key := strings.Join(warming, "\n")
+	known := st.interims[one.Name]
+	old := st.sent[one.Name]
+	if known.made != nil && old == known.made {
+		old = known.old // it was sent; what it was made of counts
+	}
+	if known.next == one && known.warming == key && known.old == old {
+		return known.made
+	}
+	wait := make(map[string]bool, len(warming))
+	for _, name := range warming {
+		wait[name] = true
+	}
+	made := routes.Interim(old, one, wait)
+	st.interims[one.Name] = interim{old: old, next: one, warming: key, made: made}
+	return made
 }
 
 // send adds responses: one resource each where Envoy would apply an
@@ -172,6 +273,7 @@ func (p *plan) respond(url string, sub *subscription, b *batch) {
 		}
 		sub.held[one.Name] = one.Version
 		delete(sub.missing, one.Name)
+		delete(sub.claimed, one.Name)
 		names = append(names, one.Name)
 		response.Resources = append(response.Resources, &discoveryv3.Resource{Name: one.Name, Version: one.Version, Resource: one.Body})
 		response.SystemVersionInfo = one.Version
@@ -199,6 +301,11 @@ func (p *plan) respond(url string, sub *subscription, b *batch) {
 func (p *plan) cluster(one *release.Resource, known bool) {
 	if p.view.get(p.stream.audience, release.TypeEndpoint, one.Name) != nil {
 		p.behind = append(p.behind, one.Name)
+	}
+	// An Envoy that reconnects while something warms brings no versions of
+	// clusters, but asks for the endpoints of those it has.
+	if eds := p.stream.subs[release.TypeEndpoint]; eds != nil && eds.names[one.Name] {
+		known = true
 	}
 	if !known {
 		p.stream.warming[one.Name] = p.now

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
 
+	"tollgate/xds/push/routes"
 	"tollgate/xds/release"
 )
 
@@ -26,6 +27,7 @@ type Ledger interface {
 	Sent(node, typeURL, version string, names []string)
 	Acked(node, typeURL string)
 	Refused(node, typeURL string, names []string, why string)
+	Settled(node, typeURL string, names []string) // it has what it should have of these
 	Gone(node string)
 }
 
@@ -51,7 +53,7 @@ type Server struct {
 	cfg      Config
 	incoming chan *release.Release // the newest one that is not rolled out yet
 	metrics  metrics
-	refs     references
+	refs     routes.References
 
 	mu      sync.Mutex
 	view    *view
@@ -198,18 +200,15 @@ func (s *Server) sweep(now time.Time) {
 		clear(s.idle)
 		return
 	}
-	used := map[string]bool{}
-	for st := range s.streams {
-		st.uses(used)
-	}
+	used, known := s.used()
 	var gone []key
 	for k := range s.view.retiring {
-		if used[anything] || used[k.mention()] {
+		if !known || used[k.mention()] {
 			delete(s.idle, k)
 			continue
 		}
-		since, known := s.idle[k]
-		if !known {
+		since, waits := s.idle[k]
+		if !waits {
 			s.idle[k] = now
 			continue
 		}
@@ -223,6 +222,23 @@ func (s *Server) sweep(now time.Time) {
 		}
 	}
 	s.set(s.view.without(gone))
+}
+
+// used is what the routes of all clients name, those under way included; known
+// is false when some client runs routes whose content is not known here. The
+// caller holds the lock.
+func (s *Server) used() (mentions map[string]bool, known bool) {
+	versions, known := map[string]*release.Resource{}, true
+	for st := range s.streams {
+		known = st.uses(versions) && known
+	}
+	mentions = map[string]bool{}
+	for _, one := range versions {
+		for _, m := range s.refs.Of(one).Mentions {
+			mentions[m] = true
+		}
+	}
+	return mentions, known
 }
 
 func (s *Server) current() *view {

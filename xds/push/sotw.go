@@ -76,6 +76,9 @@ func (w *whole) request(r *discoveryv3.DiscoveryRequest) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	st.meet(r.GetNode())
+	if !slices.Contains(kinds[:], r.GetTypeUrl()) {
+		return // nothing of it is served
+	}
 	t, known := w.types[r.GetTypeUrl()]
 	if !known {
 		t = &wholeType{refused: map[string]bool{}}
@@ -87,13 +90,16 @@ func (w *whole) request(r *discoveryv3.DiscoveryRequest) {
 	names := slices.Clone(r.GetResourceNames())
 	slices.Sort(names)
 	if !known || len(names) > 0 {
-		t.wildcard = len(names) == 0
+		t.wildcard = len(names) == 0 && listed(r.GetTypeUrl())
 	}
 	if slices.Contains(names, "*") {
 		t.wildcard = true
 	}
 	if !slices.Equal(names, t.names) {
 		t.names, t.sent = names, ""
+	}
+	if !known {
+		t.sent = r.GetVersionInfo() // of an earlier stream; equal content has an equal version
 	}
 	if r.GetResponseNonce() == "" {
 		return
@@ -117,7 +123,7 @@ func (w *whole) next(v *view) []*discoveryv3.DiscoveryResponse {
 	st := w.stream
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	if st.id == "" || len(v.resources) == 0 {
+	if st.id == "" || v.number == 0 {
 		return nil
 	}
 	var responses []*discoveryv3.DiscoveryResponse

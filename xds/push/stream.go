@@ -14,31 +14,49 @@ import (
 type stream struct {
 	srv    *Server
 	wakeup chan struct{}
+	opened time.Time
 
 	mu       sync.Mutex
 	id       string
 	audience release.Audience
-	opened   time.Time
 	subs     map[string]*subscription
 	nonce    uint64
+	planned  uint64                       // the view that was last compared
 	warming  map[string]time.Time         // clusters new to this client → when they were sent
+	waiting  map[string]bool              // route configurations that wait for some of them
+	thawed   bool                         // some of them need not be waited for any more
+	interims map[string]interim           // the form in which a route configuration waits
 	sent     map[string]*release.Resource // route configurations: the last sent
 	running  map[string]*release.Resource // route configurations: the last taken
-	blind    bool                         // it runs routes whose content is not known here
+	left     time.Time                    // when routes were last taken
+	blind    map[string]bool              // route configurations that it runs and whose content is not known here
+}
+
+// interim is remembered, because every answer of a client asks for it again.
+type interim struct {
+	old, next *release.Resource
+	warming   string
+	made      *release.Resource
 }
 
 // subscription is what a client wants and has of one type.
 type subscription struct {
+	met      bool // a request came, so that the next is no first one
 	wildcard bool
 	answered bool
 	names    map[string]bool
 	held     map[string]string            // name → version that it has, or was sent
+	claimed  map[string]bool              // it says that it has it; not compared yet
+	stale    map[string]bool              // it came with it, and it is not served any more
 	missing  map[string]bool              // asked for, and told that it is not there
 	alone    map[string]bool              // was part of a refused batch: goes by itself
 	pending  map[string]*batch            // by nonce
 	good     map[string]*release.Resource // clusters: the last taken
 	runs     map[string]bool              // clusters: some version was taken, so routes need not wait
 	revert   map[string]*release.Resource // clusters: taken back because the next was refused
+
+	todo   map[string]bool // names to compare with the view
+	rescan bool            // compare all of them
 }
 
 // batch is one response on its way.
@@ -57,17 +75,26 @@ type refusals struct {
 func newStream(srv *Server) *stream {
 	return &stream{
 		srv: srv, wakeup: make(chan struct{}, 1), opened: time.Now(), audience: release.Edge,
-		subs: map[string]*subscription{}, warming: map[string]time.Time{},
-		sent: map[string]*release.Resource{}, running: map[string]*release.Resource{},
+		subs: map[string]*subscription{}, warming: map[string]time.Time{}, waiting: map[string]bool{}, interims: map[string]interim{},
+		sent: map[string]*release.Resource{}, running: map[string]*release.Resource{}, blind: map[string]bool{},
 	}
 }
 
 func newSubscription() *subscription {
 	return &subscription{
-		names: map[string]bool{}, held: map[string]string{}, missing: map[string]bool{},
-		alone: map[string]bool{}, pending: map[string]*batch{},
-		good: map[string]*release.Resource{}, runs: map[string]bool{}, revert: map[string]*release.Resource{},
+		names: map[string]bool{}, held: map[string]string{}, claimed: map[string]bool{}, stale: map[string]bool{},
+		missing: map[string]bool{}, alone: map[string]bool{}, pending: map[string]*batch{},
+		good: map[string]*release.Resource{}, runs: map[string]bool{}, revert: map[string]*release.Resource{}, todo: map[string]bool{},
 	}
+}
+
+// lost forgets what the client has of a name.
+func (sub *subscription) lost(name string) {
+	delete(sub.held, name)
+	delete(sub.claimed, name)
+	delete(sub.stale, name)
+	delete(sub.runs, name)
+	delete(sub.good, name)
 }
 
 func (st *stream) wake() {
@@ -85,7 +112,7 @@ func (st *stream) node() string {
 
 // meet takes the node of the first message.
 func (st *stream) meet(node *corev3.Node) {
-	if st.id != "" || node == nil {
+	if st.id != "" || node.GetId() == "" {
 		return
 	}
 	st.id = node.GetId()
@@ -119,37 +146,25 @@ func (st *stream) settled(v *view) bool {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	for url, sub := range st.subs {
-		if !deciding(url) {
-			continue
-		}
-		if len(sub.pending) > 0 {
+		if deciding(url) && len(sub.pending) > 0 {
 			return false
 		}
-		for name, one := range v.all(st.audience, url) {
-			if (sub.wildcard || sub.names[name]) && sub.held[name] != one.Version && !st.refused(one) {
-				return false
-			}
-		}
 	}
-	return true
+	return st.planned >= v.number
 }
 
-// uses marks what the client's routes name, those under way included.
-func (st *stream) uses(used map[string]bool) {
+// uses marks the route configurations that the client runs or is sent, by
+// version; it returns false when it runs some that are not known here.
+func (st *stream) uses(versions map[string]*release.Resource) bool {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	used[anything] = used[anything] || st.blind
-	for _, routes := range []map[string]*release.Resource{st.sent, st.running} {
-		for _, one := range routes {
-			for _, m := range st.srv.refs.of(one) {
-				used[m] = true
-			}
+	for _, configs := range []map[string]*release.Resource{st.sent, st.running} {
+		for _, one := range configs {
+			versions[one.Version] = one
 		}
 	}
+	return len(st.blind) == 0
 }
-
-// anything is the mention of a client whose routes are not known.
-const anything = "*"
 
 func (st *stream) refused(one *release.Resource) bool {
 	return st.srv.wasRefused(st.id, one)

@@ -4,8 +4,12 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
+	"runtime"
 	"slices"
+	"sync"
+	"sync/atomic"
 
 	"github.com/zeebo/xxh3"
 	"google.golang.org/protobuf/proto"
@@ -34,15 +38,9 @@ type validator interface{ ValidateAll() error }
 func New(objects []Object) (*Release, error) {
 	r := &Release{byKind: map[kind]map[string]*Resource{}}
 	var faults []error
-	for _, o := range objects {
-		if v, ok := o.Message.(validator); ok {
-			if err := v.ValidateAll(); err != nil {
-				faults = append(faults, fmt.Errorf("%s %q: %w", o.Type, o.Name, err))
-				continue
-			}
-		}
-		data, err := proto.MarshalOptions{Deterministic: true}.Marshal(o.Message)
-		if err != nil {
+	for i, e := range encode(objects) {
+		o := objects[i]
+		if err := errors.Join(e.invalid, e.unfit); err != nil {
 			faults = append(faults, fmt.Errorf("%s %q: %w", o.Type, o.Name, err))
 			continue
 		}
@@ -54,15 +52,59 @@ func New(objects []Object) (*Release, error) {
 			faults = append(faults, fmt.Errorf("%s %q occurs twice for %s", o.Type, o.Name, o.Audience))
 			continue
 		}
-		r.byKind[k][o.Name] = &Resource{
-			Audience: o.Audience, Type: o.Type, Name: o.Name, Version: version(o.Type, o.Name, data),
-			Body: &anypb.Any{TypeUrl: o.Type, Value: data}, Pos: o.Pos,
-		}
+		r.byKind[k][o.Name] = e.resource
 	}
 	if len(faults) > 0 {
 		return nil, errors.Join(faults...)
 	}
 	return r, nil
+}
+
+// encoded is what becomes of one object.
+type encoded struct {
+	resource *Resource
+	invalid  error // breaks a constraint
+	unfit    error // cannot be encoded
+}
+
+// encode works on all cores. Checking and encoding an object are two pieces of
+// work, because one route configuration may hold nearly all there is.
+func encode(objects []Object) []encoded {
+	out := make([]encoded, len(objects))
+	var next atomic.Int64
+	var workers sync.WaitGroup
+	for range min(runtime.GOMAXPROCS(0), 2*len(objects)) {
+		workers.Go(func() {
+			for {
+				piece := int(next.Add(1)) - 1
+				if piece >= 2*len(objects) {
+					return
+				}
+				o, e := &objects[piece/2], &out[piece/2]
+				if piece%2 == 0 {
+					e.resource, e.unfit = o.encode()
+				} else if v, ok := o.Message.(validator); ok {
+					e.invalid = v.ValidateAll()
+				}
+			}
+		})
+	}
+	workers.Wait()
+	return out
+}
+
+func (o *Object) encode() (*Resource, error) {
+	if o.Message == nil {
+		return nil, errors.New("has no content")
+	}
+	data, err := proto.MarshalOptions{Deterministic: true}.Marshal(o.Message)
+	if err != nil {
+		return nil, err
+	}
+	return &Resource{
+		Audience: o.Audience, Type: o.Type, Name: o.Name, Version: version(o.Type, o.Name, data),
+		Body: &anypb.Any{TypeUrl: o.Type, Value: data}, Pos: o.Pos,
+	}, nil
 }
 
 func version(typeURL, name string, data []byte) string {
@@ -78,6 +120,11 @@ func version(typeURL, name string, data []byte) string {
 // Get returns a resource, or nil.
 func (r *Release) Get(audience Audience, typeURL, name string) *Resource {
 	return r.byKind[kind{audience, typeURL}][name]
+}
+
+// Resources yields what there is of one type, in no order.
+func (r *Release) Resources(audience Audience, typeURL string) iter.Seq[*Resource] {
+	return maps.Values(r.byKind[kind{audience, typeURL}])
 }
 
 // Names returns the names of one type, sorted.

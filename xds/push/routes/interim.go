@@ -1,4 +1,4 @@
-package push
+package routes
 
 import (
 	"encoding/hex"
@@ -12,11 +12,11 @@ import (
 	"tollgate/xds/release"
 )
 
-// interim is a route configuration in which every route to a cluster that is
+// Interim is a route configuration in which every route to a cluster that is
 // still warming keeps its old form, or is left out when it had none; all other
 // routes are new already. It returns nil when the whole must wait, because what
 // the client runs is not known. old may be nil.
-func interim(old, next *release.Resource, warming map[string]bool) *release.Resource {
+func Interim(old, next *release.Resource, warming map[string]bool) *release.Resource {
 	if old == nil {
 		return nil
 	}
@@ -24,21 +24,16 @@ func interim(old, next *release.Resource, warming map[string]bool) *release.Reso
 	if proto.Unmarshal(old.Body.GetValue(), &before) != nil || proto.Unmarshal(next.Body.GetValue(), &after) != nil {
 		return nil
 	}
-	kept := map[string][]*routev3.Route{} // by virtual host and route name; a name may stand for several
-	for _, host := range before.GetVirtualHosts() {
-		for _, route := range host.GetRoutes() {
-			kept[host.GetName()+"\n"+route.GetName()] = append(kept[host.GetName()+"\n"+route.GetName()], route)
-		}
-	}
+	kept := remember(&before)
 	waits := func(route *routev3.Route) bool {
 		return slices.ContainsFunc(clusters(route), func(c string) bool { return warming[c] })
 	}
 	for _, host := range after.GetVirtualHosts() {
-		routes := make([]*routev3.Route, 0, len(host.GetRoutes()))
 		held := map[string]bool{}
 		for _, route := range host.GetRoutes() {
 			held[route.GetName()] = held[route.GetName()] || waits(route)
 		}
+		routes := make([]*routev3.Route, 0, len(host.GetRoutes()))
 		done := map[string]bool{}
 		for _, route := range host.GetRoutes() {
 			switch name := route.GetName(); {
@@ -46,12 +41,16 @@ func interim(old, next *release.Resource, warming map[string]bool) *release.Reso
 				routes = append(routes, route)
 			case !done[name]:
 				done[name] = true
-				routes = append(routes, slices.DeleteFunc(slices.Clone(kept[host.GetName()+"\n"+name]), waits)...)
+				routes = append(routes, slices.DeleteFunc(slices.Clone(kept.of(host, name)), waits)...)
 			}
 		}
 		host.Routes = routes
 	}
-	data, err := proto.MarshalOptions{Deterministic: true}.Marshal(&after)
+	return interimOf(next, &after)
+}
+
+func interimOf(next *release.Resource, config *routev3.RouteConfiguration) *release.Resource {
+	data, err := proto.MarshalOptions{Deterministic: true}.Marshal(config)
 	if err != nil {
 		return nil
 	}
@@ -61,4 +60,31 @@ func interim(old, next *release.Resource, warming map[string]bool) *release.Reso
 		Audience: next.Audience, Type: next.Type, Name: next.Name, Version: next.Version + "-" + part,
 		Body: &anypb.Any{TypeUrl: next.Type, Value: data}, Pos: next.Pos,
 	}
+}
+
+// earlier finds the routes that a client runs, by domain and name: virtual
+// hosts are regrouped from release to release, what a domain serves is not.
+type earlier map[[2]string][]*routev3.Route
+
+// remember keeps a name's routes together, because it may stand for several.
+func remember(config *routev3.RouteConfiguration) earlier {
+	e := earlier{}
+	for _, host := range config.GetVirtualHosts() {
+		for _, route := range host.GetRoutes() {
+			for _, domain := range host.GetDomains() {
+				k := [2]string{domain, route.GetName()}
+				e[k] = append(e[k], route)
+			}
+		}
+	}
+	return e
+}
+
+func (e earlier) of(host *routev3.VirtualHost, route string) []*routev3.Route {
+	for _, domain := range host.GetDomains() {
+		if found := e[[2]string{domain, route}]; len(found) > 0 {
+			return found
+		}
+	}
+	return nil
 }

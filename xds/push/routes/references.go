@@ -1,4 +1,8 @@
-package push
+// Package routes knows what route configurations name, and makes the form of
+// one that names nothing a proxy has not got yet. Invariant: what a running
+// route may send a request to is always among what it is said to name, so
+// nothing is taken away under a route.
+package routes
 
 import (
 	"strings"
@@ -12,42 +16,64 @@ import (
 	"tollgate/xds/release"
 )
 
-// references knows what each route configuration names. It is asked once for
-// each version, however many proxies run it.
-type references struct {
+// Named is what one route configuration names.
+type Named struct {
+	Clusters []string
+	Mentions []string // of clusters, their endpoints, policies and rule sets
+}
+
+// Mention is how a thing that routes name is told apart from all others.
+func Mention(audience release.Audience, url, name string) string {
+	return string(audience) + " " + url + " " + name
+}
+
+// References answers what route configurations name. Each version is looked
+// into once, however many proxies run it. The zero value is ready.
+type References struct {
 	mu    sync.Mutex
-	known map[string][]string // version → mentions
+	known map[string]Named // by version
 }
 
 // maxKnown bounds what is remembered of old versions.
 const maxKnown = 4096
 
-// of returns the mentions (see key.mention) of a route configuration.
-func (r *references) of(one *release.Resource) []string {
+// Of returns what a route configuration names.
+func (r *References) Of(one *release.Resource) Named {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if list, ok := r.known[one.Version]; ok {
-		return list
+	if named, ok := r.known[one.Version]; ok {
+		return named
 	}
 	if r.known == nil || len(r.known) >= maxKnown {
-		r.known = map[string][]string{}
+		r.known = map[string]Named{}
 	}
 	var config routev3.RouteConfiguration
 	if err := proto.Unmarshal(one.Body.GetValue(), &config); err != nil {
-		return nil
+		return Named{}
 	}
+	named := look(one.Audience, &config)
+	r.known[one.Version] = named
+	return named
+}
+
+func look(audience release.Audience, config *routev3.RouteConfiguration) Named {
+	var named Named
 	seen := map[string]bool{}
-	list := []string{}
-	add := func(url, name string) {
-		if m := (key{one.Audience, url, name}).mention(); name != "" && !seen[m] {
-			seen[m] = true
-			list = append(list, m)
+	add := func(url, name string) bool {
+		m := Mention(audience, url, name)
+		if name == "" || seen[m] {
+			return false
 		}
+		seen[m] = true
+		named.Mentions = append(named.Mentions, m)
+		return true
 	}
 	for _, host := range config.GetVirtualHosts() {
 		for _, route := range host.GetRoutes() {
 			for _, cluster := range clusters(route) {
-				add(release.TypeCluster, cluster)
+				if add(release.TypeCluster, cluster) {
+					named.Clusters = append(named.Clusters, cluster)
+				}
 				add(release.TypeEndpoint, cluster)
 			}
 			add(release.TypePolicy, policy(route))
@@ -56,8 +82,7 @@ func (r *references) of(one *release.Resource) []string {
 			}
 		}
 	}
-	r.known[one.Version] = list
-	return list
+	return named
 }
 
 // clusters are those that a route may send a request to.
@@ -98,6 +123,9 @@ func owners(route *routev3.Route) []string {
 			continue
 		}
 		for _, limit := range limits.GetRateLimits() {
+			if len(limit.GetActions()) == 0 {
+				continue
+			}
 			slot := limit.GetActions()[0].GetGenericKey().GetDescriptorValue()
 			if cut := strings.LastIndexByte(slot, '/'); strings.HasPrefix(slot, "route/") && cut > len("route/") {
 				names = append(names, slot[:cut])
