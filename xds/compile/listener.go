@@ -16,6 +16,7 @@ import (
 	earlyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/early_header_mutation/header_mutation/v3"
 	xffv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/original_ip_detection/xff/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"tollgate/xds/compile/field"
 	"tollgate/xds/compile/refusal"
@@ -79,7 +80,11 @@ func (b *builder) connectionManager(l *config.Listener, trusted bool) *hcmv3.Htt
 		GenerateRequestId:            field.Bool(true),
 		AlwaysSetRequestIdInResponse: true,
 		// Nobody is internal: a private address is no credential.
-		InternalAddressConfig: &hcmv3.HttpConnectionManager_InternalAddressConfig{},
+		// Nobody is internal. An empty list would mean the private ranges (seen on
+		// 1.40: x-envoy-internal for a loopback client), so it names what cannot call.
+		InternalAddressConfig: &hcmv3.HttpConnectionManager_InternalAddressConfig{
+			CidrRanges: []*corev3.CidrRange{{AddressPrefix: "255.255.255.255", PrefixLen: wrapperspb.UInt32(32)}},
+		},
 		StreamIdleTimeout:     field.Duration(routing.StreamIdle),
 		RequestHeadersTimeout: field.Duration(10 * time.Second),
 		MaxRequestHeadersKb:   field.Uint(60),
