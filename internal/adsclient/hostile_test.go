@@ -16,7 +16,12 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"tollgate/internal/adsclient"
-	"tollgate/xds/release"
+)
+
+const (
+	typeIdentity = "type.googleapis.com/tollgate.authz.v1.Identity"
+	typePolicy   = "type.googleapis.com/tollgate.authz.v1.Policy"
+	typeCluster  = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
 )
 
 // script is a control plane that says what a test wants.
@@ -84,7 +89,7 @@ func follow(t *testing.T, apply func(adsclient.Update) error, servers ...string)
 	t.Helper()
 	c, err := adsclient.New(adsclient.Config{
 		Servers: servers, NodeID: "n", NodeCluster: "tollgate-extauthz",
-		Types: []string{release.TypeIdentity, release.TypePolicy}, Apply: apply,
+		Types: []string{typeIdentity, typePolicy}, Apply: apply,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -101,21 +106,21 @@ func follow(t *testing.T, apply func(adsclient.Update) error, servers ...string)
 }
 
 func response(nonce string, resources ...*discoveryv3.Resource) *discoveryv3.DeltaDiscoveryResponse {
-	return &discoveryv3.DeltaDiscoveryResponse{TypeUrl: release.TypePolicy, Nonce: nonce, Resources: resources}
+	return &discoveryv3.DeltaDiscoveryResponse{TypeUrl: typePolicy, Nonce: nonce, Resources: resources}
 }
 
 func resource(name, version string) *discoveryv3.Resource {
-	return &discoveryv3.Resource{Name: name, Version: version, Resource: &anypb.Any{TypeUrl: release.TypePolicy}}
+	return &discoveryv3.Resource{Name: name, Version: version, Resource: &anypb.Any{TypeUrl: typePolicy}}
 }
 
 func TestHandshake(t *testing.T) {
 	s, address := play(t)
 	follow(t, func(adsclient.Update) error { return nil }, address)
 	first, second := s.request(t), s.request(t)
-	if first.GetTypeUrl() != release.TypeIdentity || first.GetNode().GetId() != "n" || first.GetNode().GetCluster() != "tollgate-extauthz" {
+	if first.GetTypeUrl() != typeIdentity || first.GetNode().GetId() != "n" || first.GetNode().GetCluster() != "tollgate-extauthz" {
 		t.Errorf("first: %v", first)
 	}
-	if second.GetTypeUrl() != release.TypePolicy || second.GetNode() != nil || len(second.GetResourceNamesSubscribe()) != 0 {
+	if second.GetTypeUrl() != typePolicy || second.GetNode() != nil || len(second.GetResourceNamesSubscribe()) != 0 {
 		t.Errorf("second: %v", second)
 	}
 }
@@ -139,7 +144,7 @@ func TestAnswers(t *testing.T) {
 	if r := s.request(t); r.GetResponseNonce() != "2" || !strings.HasPrefix(r.GetErrorDetail().GetMessage(), "rule 3: \uFFFDxxx") || len(r.GetErrorDetail().GetMessage()) > 10_000 {
 		t.Fatalf("not refused, or in too many words: %.100v", r)
 	}
-	s.say <- &discoveryv3.DeltaDiscoveryResponse{TypeUrl: release.TypePolicy, Nonce: "3", RemovedResources: []string{"b", "never seen"}}
+	s.say <- &discoveryv3.DeltaDiscoveryResponse{TypeUrl: typePolicy, Nonce: "3", RemovedResources: []string{"b", "never seen"}}
 	s.request(t)
 	s.say <- nil
 	s.request(t)
@@ -153,10 +158,10 @@ func TestAnswers(t *testing.T) {
 
 func TestHostileResponses(t *testing.T) {
 	for name, hostile := range map[string]*discoveryv3.DeltaDiscoveryResponse{
-		"type not asked for": {TypeUrl: release.TypeCluster, Nonce: "x", Resources: []*discoveryv3.Resource{{Name: "c"}}},
+		"type not asked for": {TypeUrl: typeCluster, Nonce: "x", Resources: []*discoveryv3.Resource{{Name: "c"}}},
 		"no type":            {Nonce: "x"},
 		"no body":            response("x", &discoveryv3.Resource{Name: "p", Version: "1"}),
-		"another body":       response("x", &discoveryv3.Resource{Name: "p", Resource: &anypb.Any{TypeUrl: release.TypeCluster}}),
+		"another body":       response("x", &discoveryv3.Resource{Name: "p", Resource: &anypb.Any{TypeUrl: typeCluster}}),
 		"no name":            response("x", resource("", "1")),
 		"nothing in it":      response("x", &discoveryv3.Resource{}),
 	} {

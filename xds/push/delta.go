@@ -193,7 +193,7 @@ func (st *stream) nack(url string, sub *subscription, b *batch, why string) {
 			continue
 		}
 		culprits = append(culprits, one.Name)
-		st.srv.refuse(st.id, one)
+		st.srv.refused.Add(st.id, one, time.Now())
 		if newest {
 			st.takeBack(url, sub, one.Name, b)
 		}

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
 
+	"tollgate/xds/push/refusals"
 	"tollgate/xds/push/routes"
 	"tollgate/xds/release"
 )
@@ -54,14 +55,12 @@ type Server struct {
 	incoming chan *release.Release // the newest one that is not rolled out yet
 	metrics  metrics
 	refs     routes.References
+	refused  refusals.Memory
 
 	mu      sync.Mutex
 	view    *view
 	streams map[*stream]struct{}
 	idle    map[key]time.Time // retiring resources that no proxy names any more
-
-	refusedMu sync.Mutex
-	refused   map[string]refusals // by node
 }
 
 // New returns a server that has nothing to serve yet.
@@ -76,7 +75,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	s := &Server{
 		cfg: cfg, incoming: make(chan *release.Release, 1), view: newView(),
-		streams: map[*stream]struct{}{}, idle: map[key]time.Time{}, refused: map[string]refusals{},
+		streams: map[*stream]struct{}{}, idle: map[key]time.Time{},
 	}
 	var err error
 	s.metrics, err = newMetrics(cfg.Metrics)
@@ -195,7 +194,7 @@ func (s *Server) late() []string {
 func (s *Server) sweep(now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.forget(now)
+	s.refused.Forget(s.connected(), now)
 	if len(s.view.retiring) == 0 {
 		clear(s.idle)
 		return
@@ -222,6 +221,15 @@ func (s *Server) sweep(now time.Time) {
 		}
 	}
 	s.set(s.view.without(gone))
+}
+
+// connected are the nodes that are there; the caller holds the lock.
+func (s *Server) connected() map[string]bool {
+	nodes := map[string]bool{}
+	for st := range s.streams {
+		nodes[st.node()] = true
+	}
+	return nodes
 }
 
 // used is what the routes of all clients name, those under way included; known

@@ -66,12 +66,6 @@ type batch struct {
 	again     map[string]string // what was held before, for when it is refused
 }
 
-// refusals are what a node refused, by type, name and version.
-type refusals struct {
-	at   time.Time
-	what map[string]bool
-}
-
 func newStream(srv *Server) *stream {
 	return &stream{
 		srv: srv, wakeup: make(chan struct{}, 1), opened: time.Now(), audience: release.Edge,
@@ -167,45 +161,5 @@ func (st *stream) uses(versions map[string]*release.Resource) bool {
 }
 
 func (st *stream) refused(one *release.Resource) bool {
-	return st.srv.wasRefused(st.id, one)
+	return st.srv.refused.Has(st.id, one)
 }
-
-func refusal(one *release.Resource) string { return one.Type + " " + one.Name + " " + one.Version }
-
-func (s *Server) wasRefused(node string, one *release.Resource) bool {
-	s.refusedMu.Lock()
-	defer s.refusedMu.Unlock()
-	return s.refused[node].what[refusal(one)]
-}
-
-// refuse remembers what a node refused, also beyond its connection.
-func (s *Server) refuse(node string, one *release.Resource) {
-	s.refusedMu.Lock()
-	defer s.refusedMu.Unlock()
-	r := s.refused[node]
-	if r.what == nil {
-		r.what = map[string]bool{}
-	}
-	r.at = time.Now()
-	r.what[refusal(one)] = true
-	s.refused[node] = r
-}
-
-// forget drops what nodes refused that have been gone for long; the caller
-// holds the server's lock.
-func (s *Server) forget(now time.Time) {
-	connected := map[string]bool{}
-	for st := range s.streams {
-		connected[st.node()] = true
-	}
-	s.refusedMu.Lock()
-	defer s.refusedMu.Unlock()
-	for node, r := range s.refused {
-		if !connected[node] && now.Sub(r.at) > rememberFor {
-			delete(s.refused, node)
-		}
-	}
-}
-
-// rememberFor is how long a refusal outlives its node's connection.
-const rememberFor = 10 * time.Minute
