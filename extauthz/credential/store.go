@@ -73,7 +73,7 @@ func (f *KeyFile) poll() {
 	}
 	f.seen, f.read = info, true
 	if errors.Is(err, fs.ErrNotExist) {
-		f.log.Warn("key file is missing, no api key is valid", "component", "extauthz", "resource", f.path)
+		f.log.Warn("key file is missing, so it holds no keys yet", "component", "extauthz", "resource", f.path)
 		f.failed(false)
 		f.changed(nil)
 		return
