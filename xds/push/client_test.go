@@ -174,6 +174,8 @@ func targets(t testing.TB, r *discoveryv3.DeltaDiscoveryResponse) map[string]str
 	return out
 }
 
+func nodeOf(id string) *corev3.Node { return &corev3.Node{Id: id, Cluster: "edge"} }
+
 func edge(url, name string, m proto.Message) release.Object {
 	return release.Object{Audience: release.Edge, Type: url, Name: name, Message: m}
 }

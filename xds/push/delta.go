@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"tollgate/xds/push/refusals"
 	"tollgate/xds/release"
 )
 
@@ -116,6 +117,11 @@ func (st *stream) resume(url string, sub *subscription, r *discoveryv3.DeltaDisc
 			st.blind[name] = true
 		}
 	}
+	for _, name := range st.srv.refused.Doubts(st.id, url) {
+		if sub.held[name] == "" || sub.claimed[name] {
+			sub.held[name], sub.claimed[name] = doubtful, true
+		}
+	}
 }
 
 func (sub *subscription) subscribe(names []string, first bool) {
@@ -153,6 +159,7 @@ func (st *stream) unsubscribe(url string, sub *subscription, name string) {
 func (st *stream) ack(url string, b *batch) {
 	st.srv.metrics.answers.WithLabelValues(url, "ack").Inc()
 	for _, one := range b.resources {
+		st.srv.refused.Trust(st.id, one)
 		switch url {
 		case release.TypeCluster:
 			st.thaw(one.Name)
@@ -185,7 +192,8 @@ func (st *stream) nack(url string, sub *subscription, b *batch, why string) {
 	for _, one := range b.resources {
 		sub.todo[one.Name] = true
 		newest := sub.held[one.Name] == one.Version // no other was sent meanwhile
-		if len(b.resources) > 1 && !named(why, one.Name) {
+		if len(b.resources) > 1 && !refusals.Blames(why, one.Name) {
+			st.srv.refused.Doubt(st.id, one, time.Now())
 			if newest {
 				delete(sub.held, one.Name)
 				sub.alone[one.Name] = true
@@ -198,9 +206,25 @@ func (st *stream) nack(url string, sub *subscription, b *batch, why string) {
 			st.takeBack(url, sub, one.Name, b)
 		}
 	}
-	st.srv.cfg.Log.Error("client refused its config and keeps the last good one", "node", st.id, "type_url", url, "resource", strings.Join(culprits, " "), "err", clip(why))
+	st.srv.cfg.Log.Error("client refused its config and keeps the last good one", "node", st.id, "type_url", url, "resource", strings.Join(culprits, " "), "err", refusals.Clip(why))
 	if st.srv.cfg.Ledger != nil {
 		st.srv.cfg.Ledger.Refused(st.id, url, culprits, why)
+	}
+}
+
+// doubt notes what was on its way in batches when the stream ended: an answer
+// may have been lost with it.
+func (st *stream) doubt(now time.Time) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	for _, sub := range st.subs {
+		for _, b := range sub.pending {
+			for _, one := range b.resources {
+				if len(b.resources) > 1 {
+					st.srv.refused.Doubt(st.id, one, now)
+				}
+			}
+		}
 	}
 }
 
@@ -241,24 +265,9 @@ func (st *stream) thaw(name string) {
 // ghost is the held version of a cluster that was refused and must be taken back.
 const ghost = "ghost"
 
-// named says whether a refusal blames a resource. Envoy's words are for people,
-// but of clusters and listeners it lists who is to blame, and a cluster that it
-// refuses for its balancing (the ghosts) always comes like that; a resource
-// whose name merely occurs is not blamed.
-func named(why, name string) bool {
-	_, list, found := strings.Cut(why, "(s) ")
-	return found && (strings.HasPrefix(list, name+": ") || strings.Contains(list, ", "+name+": "))
-}
-
-// maxWords bounds what is shown of a refusal: Envoy may dump a whole resource.
-const maxWords = 300
-
-func clip(why string) string {
-	if len(why) > maxWords {
-		return why[:maxWords] + "…"
-	}
-	return why
-}
+// doubtful is the held version of what was in a refused batch before the
+// client reconnected: no version is known to be the one that it runs.
+const doubtful = "doubtful"
 
 // alarm is when the stream must look again without being asked.
 func (st *stream) alarm(now time.Time) time.Duration {

@@ -34,14 +34,14 @@ type proxy struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 	faults []string
-	seen   map[string]int // sent on this stream, by type, name and version
+	asked  map[string]int // routes asked for: they may come behind their listener, and once more as the answer
 	delay  time.Duration
 }
 
-var followed = map[string]string{release.TypeCluster: release.TypeEndpoint, release.TypeListener: release.TypeRoute} //nolint:gochecknoglobals // read only
+var followed = map[string]string{release.TypeCluster: release.TypeEndpoint, release.TypeListener: release.TypeRoute}
 
 func newProxy(s *server, id string) *proxy {
-	p := &proxy{s: s, id: id, runs: map[string]map[string]string{}, taken: map[string]map[string]string{}, seen: map[string]int{}}
+	p := &proxy{s: s, id: id, runs: map[string]map[string]string{}, taken: map[string]map[string]string{}, asked: map[string]int{}}
 	for url, behind := range followed {
 		for _, u := range []string{url, behind} {
 			p.runs[u], p.taken[u] = map[string]string{}, map[string]string{}
@@ -58,15 +58,19 @@ func (p *proxy) connect() {
 		panic(err)
 	}
 	p.stream, p.cancel = stream, cancel
-	clear(p.seen)
 	p.request(&discoveryv3.DeltaDiscoveryRequest{Node: &corev3.Node{Id: p.id, Cluster: "edge"}, TypeUrl: release.TypeRuntime, ResourceNamesSubscribe: []string{"rt"}})
 	for _, url := range []string{release.TypeCluster, release.TypeEndpoint, release.TypeListener, release.TypeRoute} {
 		r := &discoveryv3.DeltaDiscoveryRequest{TypeUrl: url, InitialResourceVersions: maps.Clone(p.taken[url])}
-		switch url {
-		case release.TypeEndpoint:
-			r.ResourceNamesSubscribe = slices.Sorted(maps.Keys(p.runs[release.TypeCluster]))
-		case release.TypeRoute:
-			r.ResourceNamesSubscribe = slices.Sorted(maps.Keys(p.runs[release.TypeListener]))
+		for first, behind := range followed {
+			if behind != url {
+				continue
+			}
+			r.ResourceNamesSubscribe = slices.Sorted(maps.Keys(p.runs[first]))
+			for name := range p.runs[first] {
+				if !p.has(url, name) {
+					p.runs[url][name] = "asked for"
+				}
+			}
 		}
 		p.request(r)
 	}
@@ -104,11 +108,13 @@ func (p *proxy) take(r *discoveryv3.DeltaDiscoveryResponse) {
 	answer := &discoveryv3.DeltaDiscoveryRequest{TypeUrl: url, ResponseNonce: r.GetNonce()}
 	refused := ""
 	for _, one := range r.GetResources() {
-		if url == release.TypeRoute || url == release.TypeListener { // nothing behind them makes them go again
-			k := fmt.Sprint(url, one.GetName(), one.GetVersion())
-			if p.seen[k]++; p.seen[k] > 2 {
-				p.faults = append(p.faults, k+" came again and again")
+		// Endpoints follow a changed cluster again, clusters a refused batch;
+		// nothing makes these go twice.
+		if (url == release.TypeRoute || url == release.TypeListener) && p.taken[url][one.GetName()] == one.GetVersion() {
+			if url == release.TypeListener || p.asked[one.GetName()] == 0 {
+				p.faults = append(p.faults, fmt.Sprint(url, one.GetName(), one.GetVersion(), " came though it runs"))
 			}
+			p.asked[one.GetName()]--
 		}
 		if bad(one) {
 			refused += one.GetName() + ": ring hash, "
@@ -148,6 +154,7 @@ func (p *proxy) follow(url string) {
 	for name := range p.runs[url] {
 		if !p.has(behind, name) {
 			p.runs[behind][name] = "asked for"
+			p.asked[name]++
 			r.ResourceNamesSubscribe = append(r.ResourceNamesSubscribe, name)
 		}
 	}

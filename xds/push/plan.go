@@ -274,14 +274,18 @@ func (p *plan) respond(url string, sub *subscription, b *batch) {
 		sub.held[one.Name] = one.Version
 		delete(sub.missing, one.Name)
 		delete(sub.claimed, one.Name)
-		names = append(names, one.Name)
+		delete(sub.revert, one.Name)
+		if sub.good[one.Name] != one || one == p.view.get(st.audience, url, one.Name) {
+			names = append(names, one.Name) // what is taken back stays refused
+		}
 		response.Resources = append(response.Resources, &discoveryv3.Resource{Name: one.Name, Version: one.Version, Resource: one.Body})
 		response.SystemVersionInfo = one.Version
 		switch url {
 		case release.TypeCluster:
 			p.cluster(one, had || sub.runs[one.Name])
 		case release.TypeListener:
-			if p.view.get(st.audience, release.TypeRoute, one.Name) != nil {
+			// Who has the listener has its routes, or is about to say so.
+			if !had && p.view.get(st.audience, release.TypeRoute, one.Name) != nil {
 				p.listeners = append(p.listeners, one.Name)
 			}
 		case release.TypeRoute:

@@ -263,6 +263,7 @@ func (s *Server) join(st *stream) {
 }
 
 func (s *Server) leave(st *stream) {
+	st.doubt(time.Now())
 	s.mu.Lock()
 	delete(s.streams, st)
 	s.metrics.streams.Set(float64(len(s.streams)))

@@ -9,6 +9,7 @@ import (
 	"github.com/zeebo/xxh3"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"tollgate/xds/push/refusals"
 	"tollgate/xds/release"
 )
 
@@ -107,7 +108,7 @@ func (w *whole) request(r *discoveryv3.DiscoveryRequest) {
 	if detail := r.GetErrorDetail(); detail != nil {
 		t.refused[t.sent] = true
 		st.srv.metrics.answers.WithLabelValues(r.GetTypeUrl(), "nack").Inc()
-		st.srv.cfg.Log.Error("client refused its config and keeps the last good one", "node", st.id, "type_url", r.GetTypeUrl(), "err", clip(detail.GetMessage()))
+		st.srv.cfg.Log.Error("client refused its config and keeps the last good one", "node", st.id, "type_url", r.GetTypeUrl(), "err", refusals.Clip(detail.GetMessage()))
 		if st.srv.cfg.Ledger != nil {
 			st.srv.cfg.Ledger.Refused(st.id, r.GetTypeUrl(), t.sentAll, detail.GetMessage())
 		}

@@ -24,11 +24,15 @@ type Memory struct {
 }
 
 type node struct {
-	at   time.Time // of the last refusal, or when it was last seen connected
-	what map[content]bool
+	at    time.Time // of the last refusal, or when it was last seen connected
+	what  map[content]bool
+	doubt map[subject]bool
 }
 
 type content struct{ url, name, version string }
+
+// subject is a resource whatever its version.
+type subject struct{ url, name string }
 
 func of(one *release.Resource) content { return content{one.Type, one.Name, one.Version} }
 
@@ -53,6 +57,44 @@ func (m *Memory) Has(id string, one *release.Resource) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.nodes[id].what[of(one)]
+}
+
+// Doubt notes that a resource was in a refused batch without being to blame:
+// the node may run it or not, and will say after a reconnect that it has the one
+// before, either way.
+func (m *Memory) Doubt(id string, one *release.Resource, now time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.nodes == nil {
+		m.nodes = map[string]node{}
+	}
+	n := m.nodes[id]
+	if n.doubt == nil {
+		n.doubt = map[subject]bool{}
+	}
+	n.at = now
+	n.doubt[subject{one.Type, one.Name}] = true
+	m.nodes[id] = n
+}
+
+// Doubts returns the names on which a node's word about what it has is wrong.
+func (m *Memory) Doubts(id, url string) []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var names []string
+	for s := range m.nodes[id].doubt {
+		if s.url == url {
+			names = append(names, s.name)
+		}
+	}
+	return names
+}
+
+// Trust ends the doubt, after the node has taken some version.
+func (m *Memory) Trust(id string, one *release.Resource) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.nodes[id].doubt, subject{one.Type, one.Name})
 }
 
 // Forget drops nodes that have been gone for long; connected says who is there.

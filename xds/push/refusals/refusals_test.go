@@ -1,6 +1,7 @@
 package refusals_test
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -34,5 +35,19 @@ func TestMemory(t *testing.T) {
 	m.Forget(nil, start.Add(time.Hour+11*time.Minute))
 	if m.Has("edge-1", one) {
 		t.Fatal("never forgotten")
+	}
+}
+
+func TestDoubt(t *testing.T) {
+	var m refusals.Memory
+	now := time.Unix(1_800_000_000, 0)
+	one, newer := &release.Resource{Type: release.TypeCluster, Name: "a", Version: "1"}, &release.Resource{Type: release.TypeCluster, Name: "a", Version: "2"}
+	m.Trust("edge-1", one)
+	m.Doubt("edge-1", one, now)
+	if got := m.Doubts("edge-1", one.Type); !slices.Equal(got, []string{"a"}) || m.Doubts("edge-2", one.Type) != nil || m.Doubts("edge-1", release.TypeRoute) != nil || m.Has("edge-1", one) {
+		t.Fatal("not what is in doubt")
+	}
+	if m.Trust("edge-1", newer); m.Doubts("edge-1", one.Type) != nil {
+		t.Fatal("a version was taken since")
 	}
 }
