@@ -11,7 +11,7 @@ import (
 // BenchmarkOneChange publishes one changed cluster of 10,000 until the last
 // proxy was sent it and its endpoints.
 func BenchmarkOneChange(b *testing.B) {
-	for _, proxies := range []int{10, 100} {
+	for _, proxies := range []int{10, 100, 1_000} {
 		b.Run(fmt.Sprintf("proxies=%d", proxies), func(b *testing.B) {
 			var base []release.Object
 			for i := range 10_000 {

@@ -21,22 +21,7 @@ func (s *Server) DeltaAggregatedResources(grpcStream discoveryv3.AggregatedDisco
 	s.join(st)
 	defer s.leave(st)
 	ctx := grpcStream.Context()
-	requests := make(chan *discoveryv3.DeltaDiscoveryRequest)
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		for {
-			request, err := grpcStream.Recv()
-			if err != nil {
-				return
-			}
-			select {
-			case requests <- request:
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
+	requests, ended := receive(ctx, grpcStream.Recv)
 	alarm := time.NewTimer(time.Hour)
 	defer alarm.Stop()
 	for {

@@ -38,22 +38,7 @@ func (s *Server) StreamAggregatedResources(grpcStream discoveryv3.AggregatedDisc
 	defer s.leave(st)
 	w := &whole{stream: st, types: map[string]*wholeType{}}
 	ctx := grpcStream.Context()
-	requests := make(chan *discoveryv3.DiscoveryRequest)
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		for {
-			request, err := grpcStream.Recv()
-			if err != nil {
-				return
-			}
-			select {
-			case requests <- request:
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
+	requests, ended := receive(ctx, grpcStream.Recv)
 	for {
 		select {
 		case <-ctx.Done():

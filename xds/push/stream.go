@@ -1,6 +1,7 @@
 package push
 
 import (
+	"context"
 	"sync"
 	"time"
 
@@ -89,6 +90,26 @@ func (sub *subscription) lost(name string) {
 	delete(sub.stale, name)
 	delete(sub.runs, name)
 	delete(sub.good, name)
+}
+
+// receive hands on what a client says until it leaves.
+func receive[T any](ctx context.Context, recv func() (T, error)) (<-chan T, <-chan struct{}) {
+	requests, ended := make(chan T), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			request, err := recv()
+			if err != nil {
+				return
+			}
+			select {
+			case requests <- request:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return requests, ended
 }
 
 func (st *stream) wake() {
