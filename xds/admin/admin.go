@@ -4,12 +4,15 @@
 package admin
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -68,6 +71,9 @@ func (a *api) list(w http.ResponseWriter, _ *http.Request) {
 			rows = append(rows, row{service, i.ID, i.Address.String(), i.Weight, i.Zone, state})
 		}
 	}
+	slices.SortFunc(rows, func(a, b row) int {
+		return cmp.Or(cmp.Compare(a.Service, b.Service), cmp.Compare(a.Instance, b.Instance))
+	})
 	a.answer(w, http.StatusOK, map[string]any{"instances": rows})
 }
 
@@ -79,6 +85,10 @@ func (a *api) put(w http.ResponseWriter, r *http.Request) {
 	decoder := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(&reg); err != nil {
+		if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
+			a.refuse(w, r, http.StatusRequestEntityTooLarge, "payload_too_large", fmt.Sprintf("a registration is at most %d bytes", maxBody))
+			return
+		}
 		a.refuse(w, r, http.StatusBadRequest, "bad_request", `the body must be {"address","weight","zone","state","ttl_s"}: `+err.Error())
 		return
 	}

@@ -28,7 +28,14 @@ func TestRegistryEndpoint(t *testing.T) {
 		"unknown field":  {"PUT", "/v1/registry/order/1", "Bearer secret", `{"host":"x"}`, 400, "host"},
 		"two values":     {"PUT", "/v1/registry/order/1", "Bearer secret", good + good, 400, "more than one"},
 		"bad address":    {"PUT", "/v1/registry/order/1", "Bearer secret", `{"address":"x"}`, 400, "IP address"},
-		"body too large": {"PUT", "/v1/registry/order/1", "Bearer secret", `{"zone":"` + strings.Repeat("z", 5000) + `"}`, 400, "too large"},
+		"body too large": {"PUT", "/v1/registry/order/1", "Bearer secret", `{"zone":"` + strings.Repeat("z", 5000) + `"}`, 413, "payload_too_large"},
+		"no body":        {"PUT", "/v1/registry/order/1", "Bearer secret", "", 400, "bad_request"},
+		"not an object":  {"PUT", "/v1/registry/order/1", "Bearer secret", "[]", 400, "bad_request"},
+		"deep":           {"PUT", "/v1/registry/order/1", "Bearer secret", strings.Repeat("[", 4000), 400, "bad_request"},
+		"overflow":       {"PUT", "/v1/registry/order/1", "Bearer secret", `{"address":"10.0.0.1:80","weight":-1}`, 400, "weight"},
+		"climbing name":  {"PUT", "/v1/registry/order/%2e%2e%2fx", "Bearer secret", good, 400, "names are letters"},
+		"empty token":    {"PUT", "/v1/registry/order/1", "Bearer ", good, 401, "missing_credential"},
+		"other method":   {"POST", "/v1/registry/order/1", "Bearer secret", good, 404, "not_found"},
 		"elsewhere":      {"GET", "/v1/nothing", "", "", 404, "not_found"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -69,5 +76,57 @@ func TestStatusTable(t *testing.T) {
 	want := "NODE    TYPE     CONFIG    STATE    SINCE\nedge-1  cluster  01234567  REFUSED  5s\n  cluster \"x\": ring hash\n"
 	if out.String() != want || !s.Refused() {
 		t.Fatalf("got\n%swant\n%s", out.String(), want)
+	}
+}
+
+// TestNoTokenNoChange: a control plane without a token takes no registration,
+// not even with an empty one.
+func TestNoTokenNoChange(t *testing.T) {
+	registry := discovery.NewRegistry(time.Now)
+	h := admin.New(admin.Config{Ledger: ledger.New(time.Now), Registry: registry, Now: time.Now})
+	for _, token := range []string{"", "Bearer ", "Bearer x"} {
+		r := httptest.NewRequest(http.MethodPut, "/v1/registry/order/1", strings.NewReader(`{"address":"10.0.0.1:80"}`))
+		r.Header.Set("Authorization", token)
+		w := httptest.NewRecorder()
+		if h.ServeHTTP(w, r); w.Code != http.StatusUnauthorized || len(registry.Snapshot()) != 0 {
+			t.Fatalf("%q: %d", token, w.Code)
+		}
+	}
+}
+
+func TestListIsSortedAndStatusIsJSON(t *testing.T) {
+	registry := discovery.NewRegistry(time.Now)
+	for _, id := range []string{"b", "a", "c"} {
+		for _, service := range []string{"user", "order"} {
+			if err := registry.Put(service, id, discovery.Registration{Address: "10.0.0.1:80", State: "draining"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	at := time.Unix(1_800_000_000, 0)
+	book := ledger.New(func() time.Time { return at })
+	book.Connected("edge-1")
+	book.Sent("edge-1", release.TypeListener, "v1", nil)
+	book.Acked("edge-1", release.TypeListener)
+	h := admin.New(admin.Config{Ledger: book, Registry: registry, Now: func() time.Time { return at }})
+	get := func(path string) string {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
+		return strings.TrimSpace(w.Body.String())
+	}
+	row := func(service, id string) string {
+		return `{"service":"` + service + `","instance":"` + id + `","address":"10.0.0.1:80","weight":1,"state":"draining"}`
+	}
+	want := `{"instances":[` + strings.Join([]string{row("order", "a"), row("order", "b"), row("order", "c"), row("user", "a"), row("user", "b"), row("user", "c")}, ",") + `]}`
+	if got := get("/v1/registry"); got != want {
+		t.Errorf("got %s\nwant %s", got, want)
+	}
+	since := at.Format(time.RFC3339)
+	want = `{"time":"` + at.UTC().Format(time.RFC3339) + `","nodes":[{"node":"edge-1","type":"listener","config":"v1","state":"SYNCED","since":"` + since + `"}]}`
+	if got := get("/v1/status"); got != want {
+		t.Errorf("got %s\nwant %s", got, want)
+	}
+	if _, err := admin.DecodeStatus([]byte("<html>")); err == nil {
+		t.Error("took what is no status")
 	}
 }

@@ -10,10 +10,11 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"regexp"
 	"slices"
+	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 )
 
 const (
@@ -180,12 +181,12 @@ func (r *Registry) signal() {
 }
 
 func check(service, id string, reg Registration) (Instance, time.Duration, error) {
-	name := regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,126}[A-Za-z0-9])?$`)
-	if !name.MatchString(service) || !name.MatchString(id) {
+	if !isName(service) || !isName(id) {
 		return Instance{}, 0, fmt.Errorf("service %.80q, instance %.80q: names are letters, digits, `.`, `_` and `-`, at most 128", service, id)
 	}
 	address, err := netip.ParseAddrPort(reg.Address)
-	if err != nil || address.Port() == 0 || !address.Addr().IsValid() || address.Addr().IsUnspecified() || address.Addr().IsMulticast() {
+	// A zone of IPv6 means something on one machine only, and Envoy refuses it.
+	if err != nil || address.Port() == 0 || address.Addr().Zone() != "" || !address.Addr().IsValid() || address.Addr().IsUnspecified() || address.Addr().IsMulticast() {
 		return Instance{}, 0, fmt.Errorf("address %.80q: write the IP address and port at which proxies reach the instance", reg.Address)
 	}
 	if reg.State != "" && reg.State != "up" && reg.State != "draining" {
@@ -194,8 +195,8 @@ func check(service, id string, reg Registration) (Instance, time.Duration, error
 	if reg.Weight > maxWeight {
 		return Instance{}, 0, fmt.Errorf("weight %d: at most %d", reg.Weight, maxWeight)
 	}
-	if len(reg.Zone) > 128 {
-		return Instance{}, 0, errors.New("zone: at most 128 characters")
+	if len(reg.Zone) > 128 || !utf8.ValidString(reg.Zone) {
+		return Instance{}, 0, errors.New("zone: at most 128 bytes of UTF-8")
 	}
 	ttl := time.Duration(reg.TTL) * time.Second
 	if reg.TTL == 0 {
@@ -204,5 +205,22 @@ func check(service, id string, reg Registration) (Instance, time.Duration, error
 	if ttl < minTTL || ttl > maxTTL {
 		return Instance{}, 0, fmt.Errorf("ttl_s %d: from 1 to 300", reg.TTL)
 	}
+	address = netip.AddrPortFrom(address.Addr().Unmap(), address.Port())
 	return Instance{ID: id, Address: address, Weight: max(reg.Weight, 1), Zone: reg.Zone, Draining: reg.State == "draining"}, ttl, nil
+}
+
+// isName says whether a name is letters, digits and, inside, `.`, `_` and `-`.
+func isName(name string) bool {
+	if name == "" || len(name) > 128 {
+		return false
+	}
+	for i := range len(name) {
+		switch c := name[i]; {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9':
+		case strings.IndexByte("._-", c) >= 0 && i > 0 && i < len(name)-1:
+		default:
+			return false
+		}
+	}
+	return true
 }

@@ -28,6 +28,12 @@ func TestPutRefuses(t *testing.T) {
 		"host name":   {"order", "1", func(r *discovery.Registration) { r.Address = "db:80" }, "IP address and port"},
 		"port 0":      {"order", "1", func(r *discovery.Registration) { r.Address = "10.0.0.1:0" }, "IP address and port"},
 		"unspecified": {"order", "1", func(r *discovery.Registration) { r.Address = "0.0.0.0:80" }, "IP address and port"},
+		"IPv6 zone":   {"order", "1", func(r *discovery.Registration) { r.Address = "[fe80::1%eth0]:80" }, "IP address and port"},
+		"multicast":   {"order", "1", func(r *discovery.Registration) { r.Address = "224.0.0.1:80" }, "IP address and port"},
+		"no address":  {"order", "1", func(r *discovery.Registration) { r.Address = "" }, "IP address and port"},
+		"no service":  {"", "1", nil, "names are letters"},
+		"dots":        {"order", "..", nil, "names are letters"},
+		"not a text":  {"order", "1", func(r *discovery.Registration) { r.Zone = "\xff" }, "UTF-8"},
 		"state":       {"order", "1", func(r *discovery.Registration) { r.State = "down" }, "up or draining"},
 		"weight":      {"order", "1", func(r *discovery.Registration) { r.Weight = 129 }, "at most 128"},
 		"zone":        {"order", "1", func(r *discovery.Registration) { r.Zone = strings.Repeat("z", 129) }, "zone"},
@@ -107,4 +113,39 @@ func TestFull(t *testing.T) {
 	if err := r.Put("order", "more", discovery.Registration{Address: "10.0.0.1:80"}); err != nil {
 		t.Fatal(err)
 	}
+}
+
+func TestPutTakes(t *testing.T) {
+	r := discovery.NewRegistry(time.Now)
+	for id, address := range map[string]string{"a": "10.0.0.1:80", "b.c-d_e": "[2001:db8::1]:80", "f": "[::ffff:10.0.0.2]:80"} {
+		if err := r.Put("order", id, discovery.Registration{Address: address, TTL: 300, Weight: 128, Zone: "eu/1"}); err != nil {
+			t.Error(err)
+		}
+	}
+	got := r.Snapshot()["order"]
+	if len(got) != 3 || got[0].ID != "a" || got[1].ID != "b.c-d_e" || got[2].Address.String() != "10.0.0.2:80" {
+		t.Fatalf("got %v", got)
+	}
+	if err := r.Put("order", "a", discovery.Registration{Address: "10.0.0.1:80"}); err != nil {
+		t.Fatal(err)
+	}
+	if one := r.Snapshot()["order"][0]; one.Weight != 1 || one.Draining {
+		t.Fatalf("defaults: %+v", one)
+	}
+}
+
+func FuzzPut(f *testing.F) {
+	f.Add("order", "1", "10.0.0.1:80", "z", "up", 10, uint32(1))
+	f.Add("", "..", "[::1%lo]:0", "\xff", "x", -1, uint32(1<<31))
+	f.Fuzz(func(t *testing.T, service, id, address, zone, state string, ttl int, weight uint32) {
+		r := discovery.NewRegistry(time.Now)
+		err := r.Put(service, id, discovery.Registration{Address: address, Zone: zone, State: state, TTL: ttl, Weight: weight})
+		got := r.Snapshot()
+		if err != nil && len(got) != 0 {
+			t.Fatalf("refused with %v, yet kept: %v", err, got)
+		}
+		if err == nil && (len(got[service]) != 1 || !got[service][0].Address.IsValid()) {
+			t.Fatalf("taken, yet not there: %v", got)
+		}
+	})
 }

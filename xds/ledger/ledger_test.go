@@ -86,3 +86,41 @@ func TestRefusalsAreBounded(t *testing.T) {
 		t.Fatalf("%d refusals kept", n)
 	}
 }
+
+// TestRefusalIsHistory: what is in force or not wanted any more is no refusal.
+func TestRefusalIsHistory(t *testing.T) {
+	l, _ := newLedger()
+	l.Settled("n", release.TypeCluster, []string{"a"}) // of nobody
+	l.Connected("n")
+	l.Sent("n", release.TypeCluster, "v1", []string{"a", "b"})
+	l.Refused("n", release.TypeCluster, []string{"a", "b"}, "no")
+	l.Settled("n", release.TypeCluster, []string{"b", "c"})
+	if line := only(t, l); line.State != ledger.Refused || len(line.Refusals) != 1 || line.Refusals[0].Resource != "a" {
+		t.Fatalf("got %+v", line)
+	}
+	l.Settled("n", release.TypeCluster, []string{"a"})
+	if line := only(t, l); line.State != ledger.Synced || line.Refusals != nil {
+		t.Fatalf("got %+v", line)
+	}
+}
+
+// TestReconnect: answers to an earlier stream never come, refusals stay.
+func TestReconnect(t *testing.T) {
+	l, c := newLedger()
+	l.Connected("n")
+	l.Sent("n", release.TypeCluster, "v1", []string{"a"})
+	l.Refused("n", release.TypeCluster, []string{"a"}, "no")
+	l.Sent("n", release.TypeListener, "v1", nil)
+	l.Gone("n")
+	c.pass(time.Minute)
+	l.Connected("n")
+	lines := l.Lines()
+	if len(lines) != 2 || lines[0].State != ledger.Refused || lines[1].State != ledger.Synced {
+		t.Fatalf("got %+v", lines)
+	}
+	l.Acked("n", release.TypeListener) // one too many is no harm
+	l.Sent("n", release.TypeListener, "v2", nil)
+	if line := l.Lines()[1]; line.State != ledger.Pending || line.Config != "v2" {
+		t.Fatalf("got %+v", line)
+	}
+}
