@@ -2,6 +2,7 @@ package release_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -56,6 +57,52 @@ func TestAllFaultsAreJoined(t *testing.T) {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%v does not say %s", err, want)
 		}
+	}
+}
+
+// TestAnyOrder: what is made of equal objects is equal, in whatever order they
+// come and on however many cores.
+func TestAnyOrder(t *testing.T) {
+	var objects []release.Object
+	for i := range 200 {
+		objects = append(objects, cluster(fmt.Sprint("c", i), int64(i+1)))
+	}
+	one, err := release.New(objects)
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.Reverse(objects)
+	two, err := release.New(objects)
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := one.Names(release.Edge, release.TypeCluster)
+	if len(names) != 200 || !slices.IsSorted(names) || !slices.Equal(names, two.Names(release.Edge, release.TypeCluster)) {
+		t.Fatalf("names %v", names)
+	}
+	n := 0
+	for r := range one.Resources(release.Edge, release.TypeCluster) {
+		n++
+		if r != one.Get(release.Edge, release.TypeCluster, r.Name) || r.Version != two.Get(release.Edge, release.TypeCluster, r.Name).Version {
+			t.Fatalf("%s differs", r.Name)
+		}
+	}
+	if n != 200 {
+		t.Fatalf("%d resources", n)
+	}
+}
+
+func TestHostileObjects(t *testing.T) {
+	for name, o := range map[string]release.Object{
+		"no content": {Audience: release.Edge, Type: release.TypeCluster, Name: "x"},
+		"not UTF-8":  {Audience: release.Edge, Type: release.TypeCluster, Name: "x", Message: &clusterv3.Cluster{Name: "\xff"}},
+	} {
+		if _, err := release.New([]release.Object{o}); err == nil || !strings.Contains(err.Error(), `Cluster "x": `) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if r, err := release.New(nil); err != nil || len(r.Names(release.Edge, release.TypeCluster)) != 0 {
+		t.Errorf("nothing: %v", err)
 	}
 }
 
