@@ -42,3 +42,28 @@ func BenchmarkOneChange(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkColdStart brings one new proxy to 10,000 clusters: each of them and
+// its endpoints sent and answered, the clusters last, as Envoy does.
+func BenchmarkColdStart(b *testing.B) {
+	var base []release.Object
+	for i := range 10_000 {
+		base = append(base, cluster(fmt.Sprintf("c%05d", i), 1)...)
+	}
+	s := start(b, push.Config{})
+	s.Publish(made(b, base))
+	b.ReportAllocs()
+	for b.Loop() {
+		c := s.connect(b, "p")
+		c.next(release.TypeRuntime)
+		c.subscribe(release.TypeCluster)
+		cds := c.next(release.TypeCluster)
+		for range 10_000 {
+			c.ack(c.next(release.TypeEndpoint))
+		}
+		c.ack(cds)
+		c.subscribe(release.TypeListener)
+		c.next(release.TypeListener)
+		c.leave()
+	}
+}

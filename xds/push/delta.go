@@ -259,8 +259,8 @@ func (st *stream) alarm(now time.Time) time.Duration {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	next := time.Hour
-	for _, since := range st.warming {
-		next = min(next, max(st.srv.cfg.Hold-now.Sub(since), time.Millisecond))
+	if len(st.warming) > 0 {
+		next = min(next, max(st.srv.cfg.Hold-now.Sub(st.longest), time.Millisecond))
 	}
 	if st.unasked() {
 		next = min(next, max(cdsWait-now.Sub(st.opened), time.Millisecond))
@@ -297,17 +297,29 @@ func (st *stream) next(v *view, now time.Time) []*discoveryv3.DeltaDiscoveryResp
 		sub.wildcard, sub.answered, sub.rescan = true, true, true
 		st.subs[release.TypeCluster] = sub
 	}
-	for name, since := range st.warming {
-		if now.Sub(since) >= st.srv.cfg.Hold {
-			st.thaw(name)
-		}
-	}
+	st.expire(now)
 	st.mark(v, now)
 	p := &plan{stream: st, view: v, now: now}
 	for _, url := range kinds {
 		p.kind(url)
 	}
 	return p.responses
+}
+
+// expire ends the waits that took too long. While 10,000 clusters warm, that
+// many endpoints are answered: they are not all looked at each time.
+func (st *stream) expire(now time.Time) {
+	if len(st.warming) == 0 || now.Sub(st.longest) < st.srv.cfg.Hold {
+		return
+	}
+	st.longest = now
+	for name, since := range st.warming {
+		if now.Sub(since) >= st.srv.cfg.Hold {
+			st.thaw(name)
+		} else if since.Before(st.longest) {
+			st.longest = since
+		}
+	}
 }
 
 // mark notes what must be compared: what changed since the last time, and what

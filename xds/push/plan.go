@@ -3,12 +3,10 @@ package push
 import (
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 
-	"tollgate/xds/push/routes"
 	"tollgate/xds/release"
 )
 
@@ -185,11 +183,11 @@ func (p *plan) choose(url string, sub *subscription, one *release.Resource) *rel
 	delete(st.waiting, one.Name)
 	warming := p.warming(one)
 	if len(warming) == 0 {
-		delete(st.interims, one.Name)
+		st.interims.Drop(one.Name)
 		return one
 	}
 	st.waiting[one.Name] = true
-	held := p.interim(one, warming)
+	held := st.interims.Of(st.sent[one.Name], one, warming)
 	if held == nil || sub.held[one.Name] == held.Version || st.refused(held) {
 		return nil
 	}
@@ -209,26 +207,6 @@ func (p *plan) warming(one *release.Resource) []string {
 	}
 	slices.Sort(names)
 	return names
-}
-
-func (p *plan) interim(one *release.Resource, warming []string) *release.Resource {
-	st := p.stream
-	key := strings.Join(warming, "\n")
-	known := st.interims[one.Name]
-	old := st.sent[one.Name]
-	if known.made != nil && old == known.made {
-		old = known.old // it was sent; what it was made of counts
-	}
-	if known.next == one && known.warming == key && known.old == old {
-		return known.made
-	}
-	wait := make(map[string]bool, len(warming))
-	for _, name := range warming {
-		wait[name] = true
-	}
-	made := routes.Interim(old, one, wait)
-	st.interims[one.Name] = interim{old: old, next: one, warming: key, made: made}
-	return made
 }
 
 // send adds responses: one resource each where Envoy would apply an
@@ -312,6 +290,9 @@ func (p *plan) cluster(one *release.Resource, known bool) {
 		known = true
 	}
 	if !known {
+		if len(p.stream.warming) == 0 {
+			p.stream.longest = p.now
+		}
 		p.stream.warming[one.Name] = p.now
 	}
 }

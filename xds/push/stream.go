@@ -7,6 +7,7 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 
+	"tollgate/xds/push/routes"
 	"tollgate/xds/release"
 )
 
@@ -24,20 +25,14 @@ type stream struct {
 	nonce    uint64
 	planned  uint64                       // the view that was last compared
 	warming  map[string]time.Time         // clusters new to this client → when they were sent
+	longest  time.Time                    // no cluster is warming since before
 	waiting  map[string]bool              // route configurations that wait for some of them
 	thawed   bool                         // some of them need not be waited for any more
-	interims map[string]interim           // the form in which a route configuration waits
+	interims routes.Interims              // the form in which a route configuration waits
 	sent     map[string]*release.Resource // route configurations: the last sent
 	running  map[string]*release.Resource // route configurations: the last taken
 	left     time.Time                    // when routes were last taken
 	blind    map[string]bool              // route configurations that it runs and whose content is not known here
-}
-
-// interim is remembered, because every answer of a client asks for it again.
-type interim struct {
-	old, next *release.Resource
-	warming   string
-	made      *release.Resource
 }
 
 // subscription is what a client wants and has of one type.
@@ -70,7 +65,7 @@ type batch struct {
 func newStream(srv *Server) *stream {
 	return &stream{
 		srv: srv, wakeup: make(chan struct{}, 1), opened: time.Now(), audience: release.Edge,
-		subs: map[string]*subscription{}, warming: map[string]time.Time{}, waiting: map[string]bool{}, interims: map[string]interim{},
+		subs: map[string]*subscription{}, warming: map[string]time.Time{}, waiting: map[string]bool{}, interims: routes.Interims{},
 		sent: map[string]*release.Resource{}, running: map[string]*release.Resource{}, blind: map[string]bool{},
 	}
 }

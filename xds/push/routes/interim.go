@@ -3,6 +3,7 @@ package routes
 import (
 	"encoding/hex"
 	"slices"
+	"strings"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"github.com/zeebo/xxh3"
@@ -11,6 +12,38 @@ import (
 
 	"tollgate/xds/release"
 )
+
+// Interims remembers, by name, in which form route configurations of one client
+// wait, because every answer of the client asks for it again.
+type Interims map[string]waiting
+
+type waiting struct {
+	old, next *release.Resource
+	warming   string
+	made      *release.Resource
+}
+
+// Of is Interim, made anew only when something differs.
+func (w Interims) Of(old, next *release.Resource, warming []string) *release.Resource {
+	known := w[next.Name]
+	if known.made != nil && old == known.made {
+		old = known.old // it was sent; what it was made of counts
+	}
+	names := strings.Join(warming, "\n")
+	if known.next == next && known.warming == names && known.old == old {
+		return known.made
+	}
+	wait := make(map[string]bool, len(warming))
+	for _, name := range warming {
+		wait[name] = true
+	}
+	made := Interim(old, next, wait)
+	w[next.Name] = waiting{old: old, next: next, warming: names, made: made}
+	return made
+}
+
+// Drop forgets a route configuration that waits no more.
+func (w Interims) Drop(name string) { delete(w, name) }
 
 // Interim is a route configuration in which every route to a cluster that is
 // still warming keeps its old form, or is left out when it had none; all other
