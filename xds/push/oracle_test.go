@@ -108,10 +108,10 @@ func (p *proxy) take(r *discoveryv3.DeltaDiscoveryResponse) {
 	answer := &discoveryv3.DeltaDiscoveryRequest{TypeUrl: url, ResponseNonce: r.GetNonce()}
 	refused := ""
 	for _, one := range r.GetResources() {
-		// Endpoints follow a changed cluster again, clusters a refused batch;
-		// nothing makes these go twice.
-		if (url == release.TypeRoute || url == release.TypeListener) && p.taken[url][one.GetName()] == one.GetVersion() {
-			if url == release.TypeListener || p.asked[one.GetName()] == 0 {
+		// Endpoints follow a changed cluster again, and what was in a batch whose
+		// answer was lost is in doubt; nothing makes routes go twice.
+		if url == release.TypeRoute && p.taken[url][one.GetName()] == one.GetVersion() {
+			if p.asked[one.GetName()] == 0 {
 				p.faults = append(p.faults, fmt.Sprint(url, one.GetName(), one.GetVersion(), " came though it runs"))
 			}
 			p.asked[one.GetName()]--
