@@ -20,8 +20,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/health"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
 
 	"tollgate/extauthz/check"
 	"tollgate/extauthz/credential"
@@ -144,6 +146,15 @@ func (s *Server) becomeReady() {
 	s.once.Do(func() { close(s.becameOK) })
 }
 
+// untilReady sends Envoy to another server while this one has nothing to decide
+// by: a lost server is asked elsewhere, a 503 of a living one is an answer.
+func (s *Server) untilReady(ctx context.Context, request any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+	if !s.ready.Load() && info.FullMethod == authv3.Authorization_Check_FullMethodName {
+		return nil, status.Error(codes.Unavailable, "no policies yet")
+	}
+	return next(ctx, request)
+}
+
 // Run serves until ctx ends; then it takes no new calls, finishes those it has
 // within 4 s and returns nil.
 func (s *Server) Run(ctx context.Context) error {
@@ -152,23 +163,24 @@ func (s *Server) Run(ctx context.Context) error {
 	server := grpc.NewServer(append([]grpc.ServerOption{
 		grpc.MaxConcurrentStreams(4096),
 		grpc.MaxRecvMsgSize(1 << 20),
+		grpc.ChainUnaryInterceptor(s.untilReady),
 	}, s.cfg.ServerOptions...)...)
 	authv3.RegisterAuthorizationServer(server, s.checks)
-	status := health.NewServer()
-	status.SetServingStatus("", healthv1.HealthCheckResponse_NOT_SERVING)
-	healthv1.RegisterHealthServer(server, status)
+	serving := health.NewServer()
+	serving.SetServingStatus("", healthv1.HealthCheckResponse_NOT_SERVING)
+	healthv1.RegisterHealthServer(server, serving)
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(s.cfg.Listener) }()
 	group.Go(func() error { return s.client.Run(running) })
 	group.Go(func() error { return s.followKeys(running) })
-	group.Go(func() error { return s.housekeeping(running, status) })
+	group.Go(func() error { return s.housekeeping(running, serving) })
 	group.Go(func() error {
 		select {
 		case err := <-served:
 			return fmt.Errorf("extauthz: serve %s: %w", s.cfg.Listener.Addr(), err)
 		case <-running.Done():
 		}
-		status.Shutdown()
+		serving.Shutdown()
 		stop(server)
 		return <-served // nil after a stop
 	})
@@ -195,7 +207,7 @@ func stop(server *grpc.Server) {
 	}
 }
 
-func (s *Server) housekeeping(ctx context.Context, status *health.Server) error {
+func (s *Server) housekeeping(ctx context.Context, serving *health.Server) error {
 	tick := time.NewTicker(expireEvery)
 	defer tick.Stop()
 	ok := s.becameOK
@@ -204,7 +216,7 @@ func (s *Server) housekeeping(ctx context.Context, status *health.Server) error 
 		case <-ctx.Done():
 			return nil
 		case <-ok:
-			status.SetServingStatus("", healthv1.HealthCheckResponse_SERVING)
+			serving.SetServingStatus("", healthv1.HealthCheckResponse_SERVING)
 			ok = nil
 		case now := <-tick.C:
 			s.state.expire(now)
