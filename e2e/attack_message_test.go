@@ -118,6 +118,7 @@ func mixAttacks() []attack {
 		at("/globex/1", mix("route of tenant B with A's key", refused(403), keyOfA)),
 		at("/globex/1", mix("route of tenant B with A's token", refused(403), "Authorization: Bearer {token}", "x-auth-tenant: globex")),
 		at("/admin/1", mix("privileged route with A's key", refused(403), keyOfA)),
+		at("/admin/1", mix("privileged route with a key that may", outcome{status: 200, route: "admin", path: "/admin/1", host: "api.e2e.test", user: "root", kind: "api_key"}, "x-api-key: {root}")),
 		at("/admin/1", mix("privileged route with B's token", refused(403), "Authorization: Bearer {tokenB}")),
 		at("/keys/1", mix("token where only keys count", refused(401), "Authorization: Bearer {token}")),
 		at("/keys/1", mix("key where only keys count", same("either", "/keys/1"), keyOfA)),
