@@ -60,6 +60,38 @@ func (c *adminClient) listeners(ctx context.Context) (int, error) {
 	return len(answer.Listeners), nil
 }
 
+// hosts counts the hosts of each cluster that take requests.
+func (c *adminClient) hosts(ctx context.Context) (map[string]int, error) {
+	body, err := c.do(ctx, http.MethodGet, "/clusters?format=json")
+	if err != nil {
+		return nil, err
+	}
+	var answer struct {
+		Clusters []struct {
+			Name  string `json:"name"`
+			Hosts []struct {
+				Health struct {
+					EDS        string `json:"eds_health_status"`
+					FailedHC   bool   `json:"failed_active_health_check"`
+					FirstCheck bool   `json:"pending_active_hc"`
+				} `json:"health_status"`
+			} `json:"host_statuses"`
+		} `json:"cluster_statuses"`
+	}
+	if err := json.Unmarshal(body, &answer); err != nil {
+		return nil, fmt.Errorf("envoy's /clusters: %w", err)
+	}
+	counts := map[string]int{}
+	for _, cluster := range answer.Clusters {
+		for _, host := range cluster.Hosts {
+			if host.Health.EDS == "HEALTHY" && !host.Health.FailedHC && !host.Health.FirstCheck {
+				counts[cluster.Name]++
+			}
+		}
+	}
+	return counts, nil
+}
+
 func (c *adminClient) drain(ctx context.Context) error {
 	_, err := c.do(ctx, http.MethodPost, "/drain_listeners?graceful")
 	return err

@@ -135,6 +135,21 @@ func (s *Supervisor) Ready(ctx context.Context, want int) error {
 	return nil
 }
 
+// Serves returns nil when each of these clusters has at least so many hosts
+// that take requests.
+func (s *Supervisor) Serves(ctx context.Context, want map[string]int) error {
+	got, err := s.admin.hosts(ctx)
+	if err != nil {
+		return err
+	}
+	for cluster, n := range want {
+		if got[cluster] < n {
+			return fmt.Errorf("envoy sends requests to %d of %d instances of upstream %s", got[cluster], n, cluster)
+		}
+	}
+	return nil
+}
+
 // Stop drains the proxy and ends it: clients are told to leave, accepted
 // requests get up to 4 s in all. It returns when the proxy has been told to
 // end; Run returns when it has.

@@ -213,9 +213,9 @@ func (t *stack) runners() []daemon.Runner {
 
 // start waits until every part serves.
 func (t *stack) start(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, readyWithin)
+	outer, cancel := context.WithTimeout(ctx, readyWithin)
 	defer cancel()
-	group, ctx := errgroup.WithContext(ctx)
+	group, ctx := errgroup.WithContext(outer)
 	if t.demo != nil {
 		group.Go(func() error { return t.demo.Start(ctx, "http://"+t.listeners.admin.Addr().String()) })
 	}
@@ -225,11 +225,28 @@ func (t *stack) start(ctx context.Context) error {
 		want := len(t.control.plane.Listeners())
 		group.Go(func() error { return await(ctx, func() error { return t.envoy.Ready(ctx, want) }) })
 	}
-	if err := group.Wait(); err != nil {
+	err := group.Wait()
+	if err == nil && t.demo != nil && t.envoy != nil {
+		err = await(outer, func() error { return t.envoy.Serves(outer, t.instances()) })
+	}
+	if err != nil {
 		return fmt.Errorf("not ready after %s: %w", readyWithin, err)
 	}
 	t.served.set()
 	return nil
+}
+
+// instances are how many of the demo's each upstream has.
+func (t *stack) instances() map[string]int {
+	want := map[string]int{}
+	for _, u := range t.control.plane.Gateway().Upstreams {
+		for _, i := range t.demo.Instances {
+			if u.Registry == i.Service {
+				want[u.Name]++
+			}
+		}
+	}
+	return want
 }
 
 // stop ends in the order in which nobody is cut off: no new traffic, Envoy
