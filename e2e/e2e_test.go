@@ -178,3 +178,18 @@ func field(t *testing.T, body, name string) string {
 	}
 	return value
 }
+
+// writeGateway writes a gateway file, with the listener's port left open, to a
+// folder of its own.
+func writeGateway(t *testing.T, text string) string {
+	t.Helper()
+	dir := harness.TempDir(t)
+	path := filepath.Join(dir, "gateway.yaml")
+	text = strings.ReplaceAll(text, "${http}", "127.0.0.1:0")
+	for name, content := range map[string]string{path: text, filepath.Join(dir, "jwks.json"): `{"keys": []}`} {
+		if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return path
+}
