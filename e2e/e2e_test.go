@@ -193,3 +193,12 @@ func writeGateway(t *testing.T, text string) string {
 	}
 	return path
 }
+
+func containsAll(text string, words ...string) bool {
+	for _, word := range words {
+		if !strings.Contains(text, word) {
+			return false
+		}
+	}
+	return true
+}

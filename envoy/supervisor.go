@@ -61,7 +61,7 @@ func NewSupervisor(cfg SupervisorConfig) (*Supervisor, error) {
 		level = "warning"
 	}
 	args := []string{
-		"--config-path", file, "--disable-hot-restart", "--drain-time-s", "2", "--drain-strategy", "immediate",
+		"--config-path", file, "--disable-hot-restart", "--file-flush-interval-msec", "500", "--drain-time-s", "2", "--drain-strategy", "immediate",
 		// The body-size filter logs every refusal as an error of its own.
 		"--log-level", level, "--component-log-level", "filter:critical",
 		"--log-format", `{"time":"%Y-%m-%dT%T.%eZ","level":"%l","component":"envoy","logger":"%n","msg":"%j"}`,

@@ -40,7 +40,7 @@ func StartProxy(t TB, o ProxyOptions) *Proxy {
 		t.Fatalf("bootstrap: %v", err)
 	}
 	return &Proxy{Admin: admin, Process: Start(t, Command{Name: o.NodeID, Path: EnvoyPath(t), Args: []string{
-		"--config-path", file, "--disable-hot-restart", "--drain-time-s", "2", "--drain-strategy", "immediate",
+		"--config-path", file, "--disable-hot-restart", "--file-flush-interval-msec", "200", "--drain-time-s", "2", "--drain-strategy", "immediate",
 		"--log-level", "warning", "--component-log-level", "filter:critical", "--concurrency", strconv.Itoa(max(o.Workers, 1)),
 	}})}
 }
