@@ -154,11 +154,6 @@ func startRun(t *testing.T, file string, more ...string) (*harness.Process, time
 	return p, time.Since(start)
 }
 
-func statusOf(t *testing.T, url string, header map[string]string) int {
-	t.Helper()
-	return traffic.Request{URL: url, Header: header}.Do(t, nil).Status
-}
-
 // okOnly is what most loads must get.
 const okOnly = http.StatusOK
 

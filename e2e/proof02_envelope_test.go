@@ -93,7 +93,7 @@ func TestProof02Envelope(t *testing.T) {
 		if err != nil || w.Status != http.StatusBadRequest {
 			t.Fatalf("%+v, %v", w, err)
 		}
-		wantEnvelope(t, traffic.Answer{Status: w.Status, Header: w.Header, Body: w.Body}, 400, "BAD_REQUEST", "bad_request")
+		wantEnvelope(t, traffic.Answer(w), 400, "BAD_REQUEST", "bad_request")
 		if !strings.Contains(w.Body, `"request_id":null`) {
 			t.Errorf("body %s", w.Body)
 		}
