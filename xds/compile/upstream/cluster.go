@@ -37,7 +37,12 @@ func Cluster(u *config.Upstream) *clusterv3.Cluster {
 		ConnectTimeout:  field.Duration(u.ConnectTimeout),
 		CircuitBreakers: breakers(u),
 		// A panic would send requests to endpoints known to be down or leaving.
-		CommonLbConfig:                &clusterv3.Cluster_CommonLbConfig{HealthyPanicThreshold: &typev3.Percent{}},
+		CommonLbConfig: &clusterv3.Cluster_CommonLbConfig{
+			HealthyPanicThreshold: &typev3.Percent{},
+			// By default Envoy lets its workers learn of a host's health up to a second
+			// late: traffic for a new instance, and away from a dead one, would wait.
+			UpdateMergeWindow: field.Duration(0),
+		},
 		TypedExtensionProtocolOptions: Protocol(u.Protocol),
 		OutlierDetection:              outlier(u.Outlier),
 		IgnoreHealthOnHostRemoval:     u.HealthCheck != nil,
