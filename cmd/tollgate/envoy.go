@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"tollgate/cmd/tollgate/verb"
 	"tollgate/envoy"
 	"tollgate/internal/settings"
 )
@@ -22,7 +23,7 @@ func envoyVerb() *cobra.Command {
 func envoyInstall() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "install", Short: "Fetch the pinned Envoy into .tools/envoy, its hash checked", Args: cobra.NoArgs,
-		RunE: verb(func(cmd *cobra.Command, _ []string) error {
+		RunE: verb.Do(func(cmd *cobra.Command, _ []string) error {
 			s, err := settings.Load(cmd)
 			if err != nil {
 				return err
@@ -76,7 +77,7 @@ func unpacking(w io.Writer) envoy.Progress {
 func envoyBootstrap() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "bootstrap", Short: "Print the bootstrap for a proxy elsewhere", Args: cobra.NoArgs,
-		RunE: verb(func(cmd *cobra.Command, _ []string) error {
+		RunE: verb.Do(func(cmd *cobra.Command, _ []string) error {
 			s, err := settings.Load(cmd)
 			if err != nil {
 				return err
@@ -115,7 +116,7 @@ func envoyBootstrap() *cobra.Command {
 func envoyVersion() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "version", Short: "Tell which Envoy would be used", Args: cobra.NoArgs,
-		RunE: verb(func(cmd *cobra.Command, _ []string) error {
+		RunE: verb.Do(func(cmd *cobra.Command, _ []string) error {
 			s, err := settings.Load(cmd)
 			if err != nil {
 				return err

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"tollgate/cmd/tollgate/verb"
 	"tollgate/extauthz/credential"
 	"tollgate/internal/settings"
 	"tollgate/xds/config"
@@ -19,7 +20,7 @@ import (
 
 func keysVerb() *cobra.Command {
 	cmd := &cobra.Command{Use: "keys", Short: "API keys: create one; the secret is shown once, only its hash is stored"}
-	create := &cobra.Command{Use: "create", Short: "Create a key in the store of the gateway file", Args: cobra.NoArgs, RunE: verb(createKey)}
+	create := &cobra.Command{Use: "create", Short: "Create a key in the store of the gateway file", Args: cobra.NoArgs, RunE: verb.Do(createKey)}
 	f := create.Flags()
 	settings.FileFlag(f)
 	f.String(settings.Keys, "", "key `FILE` (default: the store that the gateway file names)")

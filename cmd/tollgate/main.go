@@ -13,6 +13,9 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"tollgate/cmd/tollgate/service"
+	"tollgate/cmd/tollgate/verb"
 )
 
 // Exit codes: what was asked is done, was refused or failed, or was not
@@ -30,11 +33,6 @@ func main() {
 	os.Exit(code)
 }
 
-// failure is an error of a verb that was understood; any other is of usage.
-type failure struct{ error }
-
-func (f failure) Unwrap() error { return f.error }
-
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root := &cobra.Command{
 		Use:           "tollgate",
@@ -47,11 +45,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	root.AddCommand(
-		runVerb(), xdsVerb(), extauthzVerb(), ratelimitVerb(), serviceVerb(),
+		runVerb(), xdsVerb(), extauthzVerb(), ratelimitVerb(), service.Command(),
 		validateVerb(), statusVerb(), readyVerb(), keysVerb(), envoyVerb(),
 	)
 	err := root.ExecuteContext(ctx)
-	var failed failure
+	var failed verb.Failure
 	switch {
 	case err == nil:
 		return exitDone
@@ -63,15 +61,4 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	fmt.Fprintf(stderr, "%v\n`tollgate --help` lists the verbs, `tollgate VERB --help` its flags\n", err)
 	return exitUsage
-}
-
-// verb wraps what a command does, so that its errors are told from those of
-// usage.
-func verb(do func(cmd *cobra.Command, args []string) error) func(*cobra.Command, []string) error {
-	return func(cmd *cobra.Command, args []string) error {
-		if err := do(cmd, args); err != nil {
-			return failure{err}
-		}
-		return nil
-	}
 }

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"sync/atomic"
 	"text/template"
 
@@ -78,7 +80,7 @@ func (r readiness) say(w io.Writer, asJSON bool) error {
 		readiness
 		URL, Bold, Dim, Plain string
 	}{readiness: r}
-	for _, name := range sortedKeys(r.Listeners) {
+	for _, name := range slices.Sorted(maps.Keys(r.Listeners)) {
 		page.URL = r.Listeners[name]
 		break
 	}
@@ -104,11 +106,11 @@ func (r *readyFlag) err() error {
 func (t *stack) readiness() readiness {
 	r := readiness{
 		Ready: true, Listeners: map[string]string{},
-		XDS: t.control.listener.Addr().String(), ExtAuthz: t.listeners.authz.Addr().String(), RateLimit: t.listeners.limits.Addr().String(),
+		XDS: t.control.Address().String(), ExtAuthz: t.listeners.authz.Addr().String(), RateLimit: t.listeners.limits.Addr().String(),
 		Admin: "http://" + t.listeners.admin.Addr().String(), PIDs: map[string]int{"tollgate": os.Getpid()}, Instances: []demo.Instance{},
 	}
-	gateway := t.control.plane.Gateway()
-	for name, address := range t.control.plane.Listeners() {
+	gateway := t.control.Gateway()
+	for name, address := range t.control.Listeners() {
 		scheme := "http"
 		for _, l := range gateway.Listeners {
 			if l.Name == name && l.TLS != nil {

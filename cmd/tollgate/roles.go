@@ -4,18 +4,16 @@ import (
 	"context"
 	"crypto/ed25519"
 	"fmt"
-	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
 	"time"
 
-	"github.com/google/renameio/v2"
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
 
+	"tollgate/cmd/tollgate/verb"
 	"tollgate/extauthz"
 	"tollgate/internal/daemon"
 	"tollgate/internal/identity"
@@ -30,18 +28,10 @@ type role interface {
 	Faults() []string
 }
 
-// place is where a role runs: its bound address, its log, its metrics.
-type place struct {
-	settings settings.Settings
-	listener net.Listener
-	log      *slog.Logger
-	metrics  prometheus.Registerer
-}
-
 func extauthzVerb() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "extauthz", Short: "The authorization server alone, its policies over xDS", Args: cobra.NoArgs,
-		RunE: verb(func(cmd *cobra.Command, _ []string) error {
+		RunE: verb.Do(func(cmd *cobra.Command, _ []string) error {
 			return runRole(cmd, "extauthz", settings.AuthzAddress, func(p place) (role, error) {
 				dir := p.settings.Text(settings.DataDir)
 				key, err := loadIdentity(p.settings, dir)
@@ -71,7 +61,7 @@ func extauthzVerb() *cobra.Command {
 func ratelimitVerb() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "ratelimit", Short: "The rate-limit server alone, its rules over xDS", Args: cobra.NoArgs,
-		RunE: verb(func(cmd *cobra.Command, _ []string) error {
+		RunE: verb.Do(func(cmd *cobra.Command, _ []string) error {
 			return runRole(cmd, "ratelimit", settings.LimitAddress, func(p place) (role, error) {
 				cfg, err := limitConfig(p, p.settings.List(settings.XDSServers))
 				if err != nil {
@@ -176,30 +166,13 @@ func limitConfig(p place, servers []string) (ratelimit.Config, error) {
 	}, nil
 }
 
-// loadIdentity reads the key that signs x-auth-token, or makes one, and puts
-// its public half beside it, where services on this machine find it.
+// loadIdentity reads the key that signs x-auth-token, or makes one.
 func loadIdentity(s settings.Settings, dataDir string) (ed25519.PrivateKey, error) {
 	path := s.Text(settings.IdentityKey)
 	if path == "" {
-		if err := os.MkdirAll(dataDir, 0o700); err != nil {
-			return nil, fmt.Errorf("--%s: %w", settings.DataDir, err)
-		}
 		path = filepath.Join(dataDir, "identity.key")
 	}
-	key, err := identity.LoadOrCreateKey(path)
-	if err != nil {
-		return nil, err
-	}
-	signer, err := identity.NewSigner(key)
-	if err != nil {
-		return nil, err
-	}
-	set, err := signer.JWKS()
-	if err != nil {
-		return nil, err
-	}
-	public := filepath.Join(filepath.Dir(path), "identity.jwks")
-	return key, renameio.WriteFile(public, set, 0o644)
+	return identity.LoadOrCreatePublished(path)
 }
 
 // serverOptions are those of the two servers on the request path: an idle

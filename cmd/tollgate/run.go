@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"time"
 
@@ -14,11 +15,14 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"tollgate/cmd/tollgate/demo"
+	"tollgate/cmd/tollgate/verb"
 	"tollgate/envoy"
 	"tollgate/extauthz"
 	"tollgate/internal/daemon"
 	"tollgate/internal/settings"
 	"tollgate/ratelimit"
+	"tollgate/xds"
+	"tollgate/xds/files"
 )
 
 // readyWithin bounds a start; what takes longer is broken and says why.
@@ -27,7 +31,7 @@ const readyWithin = 30 * time.Second
 func runVerb() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "run", Short: "Everything on this machine: control plane, ext_authz, rate limit and a supervised Envoy", Args: cobra.NoArgs,
-		RunE: verb(runAll),
+		RunE: verb.Do(runAll),
 	}
 	f := cmd.Flags()
 	settings.Common(f, "127.0.0.1:9900")
@@ -55,7 +59,9 @@ type stack struct {
 	log        *slog.Logger
 	metrics    *prometheus.Registry
 	listeners  addresses
-	control    *control
+	control    *xds.ControlPlane
+	files      *files.Set
+	dataDir    string
 	authz      *extauthz.Server
 	limits     *ratelimit.Server
 	admin      *daemon.Admin
@@ -66,7 +72,7 @@ type stack struct {
 }
 
 // addresses are bound before anything is served.
-type addresses struct{ authz, limits, admin net.Listener }
+type addresses struct{ xds, authz, limits, admin net.Listener }
 
 func runAll(cmd *cobra.Command, _ []string) error {
 	s, err := settings.Load(cmd)
@@ -114,17 +120,18 @@ func runAll(cmd *cobra.Command, _ []string) error {
 func (t *stack) build(ctx context.Context) error {
 	s := t.settings
 	var err error
+	if t.files, t.dataDir, err = gatewayFiles(s); err != nil {
+		return err
+	}
 	for _, l := range []struct {
 		flag string
 		to   *net.Listener
-	}{{settings.AuthzAddress, &t.listeners.authz}, {settings.LimitAddress, &t.listeners.limits}, {settings.AdminAddress, &t.listeners.admin}} {
+	}{{settings.XDSAddress, &t.listeners.xds}, {settings.AuthzAddress, &t.listeners.authz}, {settings.LimitAddress, &t.listeners.limits}, {settings.AdminAddress, &t.listeners.admin}} {
 		if *l.to, err = daemon.Listen(ctx, s.Address(l.flag), "--"+l.flag); err != nil {
 			return err
 		}
 	}
-	t.control, err = newControl(ctx, s, t.log, t.metrics, servers{
-		extauthz: []string{t.listeners.authz.Addr().String()}, ratelimit: []string{t.listeners.limits.Addr().String()},
-	})
+	t.control, err = controlPlane(t.at(t.listeners.xds), t.files, []string{t.listeners.authz.Addr().String()}, []string{t.listeners.limits.Addr().String()})
 	if err != nil {
 		return err
 	}
@@ -132,8 +139,8 @@ func (t *stack) build(ctx context.Context) error {
 		return err
 	}
 	t.admin = daemon.NewAdmin(daemon.AdminConfig{
-		Listener: t.listeners.admin, Metrics: t.metrics, Log: t.log, Routes: t.control.routes,
-		Readiness: func() ([]string, error) { return append(t.control.faults(), t.limits.Faults()...), t.served.err() },
+		Listener: t.listeners.admin, Metrics: t.metrics, Log: t.log, Routes: map[string]http.Handler{"/v1/": t.control.Admin()},
+		Readiness: func() ([]string, error) { return append(t.control.Faults(), t.limits.Faults()...), t.served.err() },
 	})
 	if s.On(settings.NoEnvoy) {
 		return nil
@@ -141,22 +148,23 @@ func (t *stack) build(ctx context.Context) error {
 	return t.proxy(ctx)
 }
 
+func (t *stack) at(l net.Listener) place {
+	return place{settings: t.settings, dataDir: t.dataDir, listener: l, log: t.log, metrics: t.metrics}
+}
+
 func (t *stack) roles() error {
-	s, xdsServers := t.settings, []string{t.control.listener.Addr().String()}
-	key, err := loadIdentity(s, t.control.dataDir)
+	s, xdsServers := t.settings, []string{t.control.Address().String()}
+	key, err := loadIdentity(s, t.dataDir)
 	if err != nil {
 		return err
 	}
-	at := func(l net.Listener) place {
-		return place{settings: s, listener: l, log: t.log, metrics: t.metrics}
-	}
-	authz, err := authzConfig(at(t.listeners.authz), xdsServers, key)
+	authz, err := authzConfig(t.at(t.listeners.authz), xdsServers, key)
 	if err != nil {
 		return err
 	}
-	authz.KeysPath, authz.KeysBase = s.Text(settings.Keys), t.control.set.Dir()
+	authz.KeysPath, authz.KeysBase = s.Text(settings.Keys), t.files.Dir()
 	if s.On(settings.Demo) {
-		if t.demo, err = demo.New(t.control.plane.Gateway(), t.control.dataDir, t.log); err != nil {
+		if t.demo, err = demo.New(t.control.Gateway(), t.dataDir, t.log); err != nil {
 			return err
 		}
 		authz.ExtraKeys, authz.ExtraJWKS = t.demo.Keys, t.demo.JWKS
@@ -164,7 +172,7 @@ func (t *stack) roles() error {
 	if t.authz, err = extauthz.New(authz); err != nil {
 		return err
 	}
-	limits, err := limitConfig(at(t.listeners.limits), xdsServers)
+	limits, err := limitConfig(t.at(t.listeners.limits), xdsServers)
 	if err != nil {
 		return err
 	}
@@ -182,10 +190,10 @@ func (t *stack) proxy(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := tryListeners(ctx, t.control.plane.Listeners()); err != nil {
+	if err := envoy.TryListeners(ctx, t.control.Listeners()); err != nil {
 		return err
 	}
-	if admin, err = settle(ctx, admin, "--"+settings.EnvoyAdmin); err != nil {
+	if admin, err = envoy.SettleAddress(ctx, admin, "--"+settings.EnvoyAdmin); err != nil {
 		return err
 	}
 	id := s.Text(settings.NodeID)
@@ -193,12 +201,12 @@ func (t *stack) proxy(ctx context.Context) error {
 		id = "edge"
 	}
 	t.envoyAdmin = admin
-	b := envoy.Bootstrap{NodeID: id, XDSServers: []string{t.control.listener.Addr().String()}, AdminAddress: admin}
+	b := envoy.Bootstrap{NodeID: id, XDSServers: []string{t.control.Address().String()}, AdminAddress: admin}
 	if ca := s.Text(settings.TLSCA); ca != "" {
 		b.TLS = &envoy.ClientTLS{CA: ca, Cert: s.Text(settings.TLSCert), Key: s.Text(settings.TLSKey)}
 	}
 	t.envoy, err = envoy.NewSupervisor(envoy.SupervisorConfig{
-		Path: path, Dir: t.control.dataDir, Bootstrap: b, Concurrency: s.Number(settings.Workers), Output: os.Stderr, Log: t.log.With("component", "envoy"),
+		Path: path, Dir: t.dataDir, Bootstrap: b, Concurrency: s.Number(settings.Workers), Output: os.Stderr, Log: t.log.With("component", "envoy"),
 	})
 	return err
 }
@@ -222,7 +230,7 @@ func (t *stack) start(ctx context.Context) error {
 	group.Go(func() error { return await(ctx, t.authz.Ready) })
 	group.Go(func() error { return await(ctx, t.limits.Ready) })
 	if t.envoy != nil {
-		want := len(t.control.plane.Listeners())
+		want := len(t.control.Listeners())
 		group.Go(func() error { return await(ctx, func() error { return t.envoy.Ready(ctx, want) }) })
 	}
 	err := group.Wait()
@@ -239,7 +247,7 @@ func (t *stack) start(ctx context.Context) error {
 // instances are how many of the demo's each upstream has.
 func (t *stack) instances() map[string]int {
 	want := map[string]int{}
-	for _, u := range t.control.plane.Gateway().Upstreams {
+	for _, u := range t.control.Gateway().Upstreams {
 		for _, i := range t.demo.Instances {
 			if u.Registry == i.Service {
 				want[u.Name]++

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"tollgate/cmd/tollgate/verb"
 	"tollgate/internal/settings"
 	"tollgate/xds/admin"
 )
@@ -18,7 +19,7 @@ import (
 func statusVerb() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "status", Short: "Who runs what: a line per node and type; exit 1 if anything is refused", Args: cobra.NoArgs,
-		RunE: verb(func(cmd *cobra.Command, _ []string) error {
+		RunE: verb.Do(func(cmd *cobra.Command, _ []string) error {
 			s, err := settings.Load(cmd)
 			if err != nil {
 				return err
@@ -50,7 +51,7 @@ func statusVerb() *cobra.Command {
 func readyVerb() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "ready", Short: "Exit 0 when a role is ready (for health checks of containers)", Args: cobra.NoArgs, Hidden: true,
-		RunE: verb(func(cmd *cobra.Command, _ []string) error {
+		RunE: verb.Do(func(cmd *cobra.Command, _ []string) error {
 			s, err := settings.Load(cmd)
 			if err != nil {
 				return err

@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"tollgate/cmd/tollgate/verb"
 	"tollgate/xds/config"
 	"tollgate/xds/files"
 )
@@ -13,7 +14,7 @@ import (
 func validateVerb() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "validate FILE…", Short: "Every fault of the gateway files at once: file:line:col, cause, next step", Args: cobra.MinimumNArgs(1),
-		RunE: verb(func(cmd *cobra.Command, args []string) error {
+		RunE: verb.Do(func(cmd *cobra.Command, args []string) error {
 			strict, err := cmd.Flags().GetBool("strict")
 			if err != nil {
 				return err

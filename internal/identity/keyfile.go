@@ -4,56 +4,48 @@ import (
 	"crypto/ed25519"
 	"crypto/x509"
 	"encoding/pem"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 
 	"github.com/google/renameio/v2"
+
+	"tollgate/internal/secretfile"
 )
 
 // LoadOrCreateKey reads the signing key at path, or makes one there that only
 // its owner can read. Of several processes that start at once, all get the same key.
 func LoadOrCreateKey(path string) (ed25519.PrivateKey, error) {
-	key, err := LoadKey(path)
-	if !errors.Is(err, fs.ErrNotExist) {
-		return key, err
-	}
-	_, key, err = ed25519.GenerateKey(nil)
+	_, err := secretfile.LoadOrCreate(path, func() ([]byte, error) {
+		_, key, err := ed25519.GenerateKey(nil)
+		if err != nil {
+			return nil, err
+		}
+		der, err := x509.MarshalPKCS8PrivateKey(key)
+		return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), err
+	})
 	if err != nil {
-		return nil, fmt.Errorf("make identity key: %w", err)
-	}
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return nil, fmt.Errorf("encode identity key: %w", err)
-	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return nil, fmt.Errorf("identity key: %w", err)
-	}
-	if err := publish(path, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})); err != nil {
 		return nil, fmt.Errorf("identity key: %w", err)
 	}
 	return LoadKey(path)
 }
 
-// publish links a complete file into place; who comes second keeps the first's.
-func publish(path string, data []byte) error {
-	temporary, err := renameio.NewPendingFile(path, renameio.WithPermissions(0o600), renameio.IgnoreUmask())
+// LoadOrCreatePublished is LoadOrCreateKey that also puts the public half beside
+// the key, as identity.jwks, where services on this machine find it.
+func LoadOrCreatePublished(path string) (ed25519.PrivateKey, error) {
+	key, err := LoadOrCreateKey(path)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer func() { _ = temporary.Cleanup() }()
-	if _, err := temporary.Write(data); err != nil {
-		return err
+	signer, err := NewSigner(key)
+	if err != nil {
+		return nil, err
 	}
-	if err := temporary.Sync(); err != nil {
-		return err
+	set, err := signer.JWKS()
+	if err != nil {
+		return nil, err
 	}
-	if err := os.Link(temporary.Name(), path); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	return nil
+	return key, renameio.WriteFile(filepath.Join(filepath.Dir(path), "identity.jwks"), set, 0o644)
 }
 
 // LoadKey reads a signing key: PEM, PKCS #8, Ed25519.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -137,4 +138,17 @@ func (s Settings) Address(flag string) string {
 		return "127.0.0.1:0"
 	}
 	return s.Text(flag)
+}
+
+// DataFolder makes the folder of state and returns it: --data-dir, else
+// .tollgate beside the gateway file.
+func (s Settings) DataFolder(beside string) (string, error) {
+	dir := s.Text(DataDir)
+	if dir == "" {
+		dir = filepath.Join(beside, ".tollgate")
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", fmt.Errorf("--%s: %w", DataDir, err)
+	}
+	return dir, nil
 }

@@ -38,8 +38,8 @@ type Instances interface {
 	Changed() <-chan struct{}
 }
 
-// Config is what a control plane is made of.
-type Config struct {
+// PipelineConfig is what a pipeline is made of.
+type PipelineConfig struct {
 	Source    Source
 	Publisher Publisher
 	Instances Instances
@@ -53,9 +53,9 @@ type Config struct {
 	Log     *slog.Logger
 }
 
-// ControlPlane is the pipeline from the file to the push engine.
-type ControlPlane struct {
-	cfg       Config
+// Pipeline is the pipeline from the file to the push engine.
+type Pipeline struct {
+	cfg       PipelineConfig
 	gateway   *config.Gateway
 	listeners map[string]netip.AddrPort
 	reloads   *prometheus.CounterVec
@@ -65,9 +65,9 @@ type ControlPlane struct {
 	faults []string
 }
 
-// New reads and compiles the file once; a fault is an error that lists all.
-func New(cfg Config) (*ControlPlane, error) {
-	c := &ControlPlane{
+// NewPipeline reads and compiles the file once; a fault is an error that lists all.
+func NewPipeline(cfg PipelineConfig) (*Pipeline, error) {
+	c := &Pipeline{
 		cfg:       cfg,
 		listeners: map[string]netip.AddrPort{},
 		reloads: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -87,20 +87,20 @@ func New(cfg Config) (*ControlPlane, error) {
 }
 
 // Gateway is the file as it was at start.
-func (c *ControlPlane) Gateway() *config.Gateway { return c.gateway }
+func (c *Pipeline) Gateway() *config.Gateway { return c.gateway }
 
 // Listeners are the addresses that Envoy serves, by listener name.
-func (c *ControlPlane) Listeners() map[string]netip.AddrPort { return c.listeners }
+func (c *Pipeline) Listeners() map[string]netip.AddrPort { return c.listeners }
 
 // Faults are those of the file as it is on disk; empty when it is served.
-func (c *ControlPlane) Faults() []string {
+func (c *Pipeline) Faults() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.faults
 }
 
 // Run follows the file and the instances until ctx ends.
-func (c *ControlPlane) Run(ctx context.Context) error {
+func (c *Pipeline) Run(ctx context.Context) error {
 	changed := make(chan struct{})
 	failed := make(chan error, 1)
 	go func() { failed <- c.cfg.Source.Watch(ctx, changed, c.cfg.Log) }()
@@ -118,7 +118,7 @@ func (c *ControlPlane) Run(ctx context.Context) error {
 	}
 }
 
-func (c *ControlPlane) follow() {
+func (c *Pipeline) follow() {
 	start := time.Now()
 	err := c.reload()
 	if err == nil {
@@ -135,14 +135,14 @@ func (c *ControlPlane) follow() {
 	}
 }
 
-func (c *ControlPlane) set(faults []string) {
+func (c *Pipeline) set(faults []string) {
 	c.bad.Set(float64(len(faults)))
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.faults = faults
 }
 
-func (c *ControlPlane) reload() error {
+func (c *Pipeline) reload() error {
 	sources, values, err := c.cfg.Source.Read()
 	if err != nil {
 		return err
@@ -161,7 +161,7 @@ func (c *ControlPlane) reload() error {
 	return nil
 }
 
-func (c *ControlPlane) publish(gateway *config.Gateway) error {
+func (c *Pipeline) publish(gateway *config.Gateway) error {
 	if err := c.ports(gateway); err != nil {
 		return err
 	}
@@ -181,7 +181,7 @@ func (c *ControlPlane) publish(gateway *config.Gateway) error {
 }
 
 // ports replaces the addresses that the file leaves open.
-func (c *ControlPlane) ports(gateway *config.Gateway) error {
+func (c *Pipeline) ports(gateway *config.Gateway) error {
 	if c.cfg.Port == nil {
 		return nil
 	}

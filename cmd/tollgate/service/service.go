@@ -1,4 +1,7 @@
-package main
+// Package service is `tollgate service`: the demo services as processes.
+// Invariant: the ready line is printed once its listeners are bound, so whoever
+// reads it can connect.
+package service
 
 import (
 	"encoding/json"
@@ -13,18 +16,20 @@ import (
 	"github.com/spf13/pflag"
 
 	"tollgate/cmd/tollgate/demo"
+	"tollgate/cmd/tollgate/verb"
 	"tollgate/internal/daemon"
 	"tollgate/internal/settings"
 	"tollgate/services/order"
 	"tollgate/services/user"
 )
 
-func serviceVerb() *cobra.Command {
+// Command is the verb.
+func Command() *cobra.Command {
 	cmd := &cobra.Command{Use: "service", Short: "A demo service: user or order", Hidden: true}
 	userCmd := &cobra.Command{
 		Use: "user", Short: "The user service", Args: cobra.NoArgs,
-		RunE: verb(func(cmd *cobra.Command, _ []string) error {
-			return runService(cmd, "user", func(p servicePlace) (daemon.Runner, error) {
+		RunE: verb.Do(func(cmd *cobra.Command, _ []string) error {
+			return serve(cmd, "user", func(p place) (daemon.Runner, error) {
 				return user.New(user.Config{
 					HTTP: p.http, GRPC: p.grpc, DataDir: p.s.Text(settings.DataDir), Instance: p.instance, Zone: p.s.Text("zone"), Advertise: p.s.Text("advertise"),
 					Audiences: p.s.List("audience"), JWKS: p.jwks, Registry: p.s.List("registry"),
@@ -33,11 +38,11 @@ func serviceVerb() *cobra.Command {
 			})
 		}),
 	}
-	serviceFlags(userCmd.Flags())
+	flags(userCmd.Flags())
 	orderCmd := &cobra.Command{
 		Use: "order", Short: "The order service", Args: cobra.NoArgs,
-		RunE: verb(func(cmd *cobra.Command, _ []string) error {
-			return runService(cmd, "order", func(p servicePlace) (daemon.Runner, error) {
+		RunE: verb.Do(func(cmd *cobra.Command, _ []string) error {
+			return serve(cmd, "order", func(p place) (daemon.Runner, error) {
 				return order.New(order.Config{
 					HTTP: p.http, GRPC: p.grpc, DataDir: p.s.Text(settings.DataDir), Instance: p.instance, Zone: p.s.Text("zone"), Advertise: p.s.Text("advertise"),
 					Audiences: p.s.List("audience"), JWKS: p.jwks, Registry: p.s.List("registry"),
@@ -46,13 +51,13 @@ func serviceVerb() *cobra.Command {
 			})
 		}),
 	}
-	serviceFlags(orderCmd.Flags())
+	flags(orderCmd.Flags())
 	orderCmd.Flags().StringSlice("user-grpc", nil, "instances of the user service, `host:port,…` (gRPC)")
 	cmd.AddCommand(userCmd, orderCmd)
 	return cmd
 }
 
-func serviceFlags(f *pflag.FlagSet) {
+func flags(f *pflag.FlagSet) {
 	f.String(settings.SettingsFile, "", "settings `FILE` (YAML, keys named as the flags)")
 	f.String(settings.LogLevel, "info", "debug, info, warn or error")
 	f.String("http", "127.0.0.1:0", "`ADDRESS` of HTTP")
@@ -67,8 +72,8 @@ func serviceFlags(f *pflag.FlagSet) {
 	f.StringSlice("audience", nil, "accepted audiences of x-auth-token: the `upstreams` that lead here")
 }
 
-// servicePlace is where a service runs.
-type servicePlace struct {
+// place is where a service runs.
+type place struct {
 	s          settings.Settings
 	http, grpc net.Listener
 	instance   string
@@ -78,7 +83,7 @@ type servicePlace struct {
 	metrics    prometheus.Registerer
 }
 
-func runService(cmd *cobra.Command, name string, build func(servicePlace) (daemon.Runner, error)) error {
+func serve(cmd *cobra.Command, name string, build func(place) (daemon.Runner, error)) error {
 	s, err := settings.Load(cmd)
 	if err != nil {
 		return err
@@ -88,7 +93,7 @@ func runService(cmd *cobra.Command, name string, build func(servicePlace) (daemo
 		return err
 	}
 	ctx := cmd.Context()
-	p := servicePlace{s: s, metrics: daemon.NewRegistry()}
+	p := place{s: s, metrics: daemon.NewRegistry()}
 	if p.http, err = daemon.Listen(ctx, s.Text("http"), "--http"); err != nil {
 		return err
 	}

@@ -1,0 +1,129 @@
+package xds
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+
+	"tollgate/internal/daemon"
+	"tollgate/xds/admin"
+	"tollgate/xds/compile"
+	"tollgate/xds/config"
+	"tollgate/xds/discovery"
+	"tollgate/xds/files"
+	"tollgate/xds/ledger"
+	"tollgate/xds/push"
+)
+
+// Config is what a control plane is started with.
+type Config struct {
+	Files         *files.Set // the gateway file
+	DataDir       string     // state; it must exist
+	Listener      net.Listener
+	ServerOptions []grpc.ServerOption // credentials
+	ExtAuthz      []string            // host:port of the authorization servers, as the proxies reach them
+	RateLimit     []string            // host:port of the limiters, as the proxies reach them
+	TLS           bool                // these two speak TLS
+	FreePorts     bool                // every listener of the file on a free port of loopback
+	Metrics       prometheus.Registerer
+	Log           *slog.Logger
+}
+
+// ControlPlane is the pipeline with everything around it: the xDS server, the
+// registry of instances, the ledger and the operator's API.
+type ControlPlane struct {
+	listener net.Listener
+	server   *grpc.Server
+	pipeline *Pipeline
+	push     *push.Server
+	registry *discovery.Registry
+	admin    http.Handler
+}
+
+// New reads the file and makes every part; nothing runs yet.
+func New(cfg Config) (*ControlPlane, error) {
+	log := cfg.Log.With("component", "xds")
+	token, err := discovery.LoadOrCreateToken(filepath.Join(cfg.DataDir, "registry.token"))
+	if err != nil {
+		return nil, err
+	}
+	book, registry := ledger.New(time.Now), discovery.NewRegistry(time.Now)
+	if err := registry.Restore(filepath.Join(cfg.DataDir, "registry.json")); err != nil {
+		return nil, err
+	}
+	engine, err := push.New(push.Config{Log: log, Metrics: cfg.Metrics, Ledger: book})
+	if err != nil {
+		return nil, err
+	}
+	pipeline, err := NewPipeline(PipelineConfig{
+		Source: cfg.Files, Publisher: engine, Instances: instances{registry}, ExtAuthz: cfg.ExtAuthz, RateLimit: cfg.RateLimit, TLS: cfg.TLS,
+		Port: newPorts(cfg.FreePorts).of, Metrics: cfg.Metrics, Log: log,
+	})
+	if err != nil {
+		return nil, errors.Join(err, cfg.Listener.Close())
+	}
+	server := grpc.NewServer(append(push.ServerOptions(), cfg.ServerOptions...)...)
+	engine.Register(server)
+	return &ControlPlane{
+		listener: cfg.Listener, server: server, pipeline: pipeline, push: engine, registry: registry,
+		admin: admin.New(admin.Config{Ledger: book, Registry: registry, Token: token, Now: time.Now}),
+	}, nil
+}
+
+// Run serves until ctx ends. Streams of xDS never end by themselves, so they
+// are cut: every client keeps what it has and comes back.
+func (c *ControlPlane) Run(ctx context.Context) error {
+	serve := daemon.RunnerFunc(func(ctx context.Context) error {
+		stopped := context.AfterFunc(ctx, c.server.Stop)
+		defer stopped()
+		return c.server.Serve(c.listener)
+	})
+	return daemon.Run(ctx, c.pipeline, c.push, c.registry, serve)
+}
+
+// Address is where xDS is served.
+func (c *ControlPlane) Address() net.Addr { return c.listener.Addr() }
+
+// Admin is the operator's API, for the pattern "/v1/" of an admin address.
+func (c *ControlPlane) Admin() http.Handler { return c.admin }
+
+// Gateway is the file that is served.
+func (c *ControlPlane) Gateway() *config.Gateway { return c.pipeline.Gateway() }
+
+// Listeners are the addresses that Envoy serves, by listener name.
+func (c *ControlPlane) Listeners() map[string]netip.AddrPort { return c.pipeline.Listeners() }
+
+// Faults are what an operator should mend while the last good release is served.
+func (c *ControlPlane) Faults() []string {
+	faults := slices.Clone(c.pipeline.Faults())
+	if err := c.registry.Fault(); err != nil {
+		faults = append(faults, err.Error())
+	}
+	return faults
+}
+
+// instances shows the registry to the compiler.
+type instances struct{ registry *discovery.Registry }
+
+func (i instances) Changed() <-chan struct{} { return i.registry.Changed() }
+
+func (i instances) Instances() map[string][]compile.Instance {
+	out := map[string][]compile.Instance{}
+	for service, list := range i.registry.Snapshot() {
+		for _, one := range list {
+			out[service] = append(out[service], compile.Instance{
+				ID: one.ID, Address: one.Address, Weight: one.Weight, Zone: one.Zone, Draining: one.Draining,
+			})
+		}
+	}
+	return out
+}
