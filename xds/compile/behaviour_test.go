@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	rlsv3 "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
@@ -378,6 +379,31 @@ func TestGuards(t *testing.T) {
 	e.do("GET", "/respond", nil)
 	if _, calls := s.asked(); calls != 0 {
 		t.Errorf("respond: %d calls", calls)
+	}
+}
+
+// TestForgottenRoute: filters are kept out of a route's chain by marks; a route
+// without any mark is asked about, whatever its listener's other routes say.
+func TestForgottenRoute(t *testing.T) {
+	address := freePort(t)
+	gw := parse(t, newPEMs(t), "gateway.yaml", []byte(strings.NewReplacer("ADDRESS", address, "BACKEND", backend(t, "a"), "PROXIES", "10.0.0.0/8").Replace(guarded)))
+	objects, _ := compile.Compile(gw, compile.Scope{ExtAuthz: []string{"127.0.0.1:1"}, RateLimit: []string{"127.0.0.1:1"}})
+	for _, o := range objects {
+		configuration, ok := o.Message.(*routev3.RouteConfiguration)
+		if !ok {
+			continue
+		}
+		for _, host := range configuration.GetVirtualHosts() {
+			for _, route := range host.GetRoutes() {
+				if route.GetName() == "public" {
+					route.TypedPerFilterConfig = nil
+				}
+			}
+		}
+	}
+	e := start(t, static(t, objects), address)
+	if a := e.do("GET", "/public", nil); a.status != 503 || a.reason(t) != "authz_unavailable" {
+		t.Errorf("%d %s", a.status, a.body)
 	}
 }
 

@@ -11,7 +11,6 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
-	authzfilterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
 	previousv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/previous_hosts/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 
@@ -49,6 +48,8 @@ type Builder struct {
 	enabled   *anypb.Any // wakes a sleeping filter
 	// unauthorized keeps a route from the authorization servers.
 	unauthorized map[string]*anypb.Any
+	// idle are the filters that only routes which name them have.
+	idle map[string]*anypb.Any
 	// What thousands of routes share is made once.
 	bodies    map[refusal.Refusal]*corev3.SubstitutionFormatString
 	otherHost []*routev3.RetryPolicy_RetryHostPredicate
@@ -56,13 +57,17 @@ type Builder struct {
 
 // New prepares for gw, whose routes are bound to the named policies.
 func New(gw *config.Gateway, upstreams map[string]*config.Upstream, policies []string) *Builder {
+	// A filter that is in the chain and told by its own settings to do nothing
+	// costs a request 5–10 µs; one kept out of the chain costs nothing (measured on
+	// 1.40). Authorization is kept out by a route alone, never by what holds
+	// routes: one that is not marked is asked about.
+	off := field.Any(&routev3.FilterConfig{Disabled: true})
 	return &Builder{
 		gw: gw, upstreams: upstreams, policies: policies, feeds: limiting.NewFeeds(gw),
-		enabled: field.Any(&routev3.FilterConfig{Config: &anypb.Any{}}),
-		unauthorized: map[string]*anypb.Any{
-			AuthzFilter: field.Any(&authzfilterv3.ExtAuthzPerRoute{Override: &authzfilterv3.ExtAuthzPerRoute_Disabled{Disabled: true}}),
-		},
-		bodies: map[refusal.Refusal]*corev3.SubstitutionFormatString{},
+		enabled:      field.Any(&routev3.FilterConfig{Config: &anypb.Any{}}),
+		unauthorized: map[string]*anypb.Any{AuthzFilter: off},
+		idle:         map[string]*anypb.Any{CORSFilter: off, limiting.DenyFilter: off, limiting.OpenFilter: off},
+		bodies:       map[refusal.Refusal]*corev3.SubstitutionFormatString{},
 		otherHost: []*routev3.RetryPolicy_RetryHostPredicate{{
 			Name:       "envoy.retry_host_predicates.previous_hosts",
 			ConfigType: &routev3.RetryPolicy_RetryHostPredicate_TypedConfig{TypedConfig: field.Any(&previousv3.PreviousHostsPredicate{})},
@@ -73,7 +78,7 @@ func New(gw *config.Gateway, upstreams map[string]*config.Upstream, policies []s
 // Configuration holds the routes of a listener, under its name. The port is
 // where a listener that only redirects sends its clients.
 func (b *Builder) Configuration(l *config.Listener, httpsPort uint16) *routev3.RouteConfiguration {
-	out := &routev3.RouteConfiguration{Name: l.Name, IgnorePortInHostMatching: true}
+	out := &routev3.RouteConfiguration{Name: l.Name, IgnorePortInHostMatching: true, TypedPerFilterConfig: b.idle}
 	if l.RedirectHTTPS {
 		out.VirtualHosts = []*routev3.VirtualHost{b.toHTTPS(httpsPort)}
 		return out
