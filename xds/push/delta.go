@@ -2,7 +2,6 @@ package push
 
 import (
 	"maps"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -12,6 +11,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"tollgate/xds/push/refusals"
+	"tollgate/xds/push/view"
 	"tollgate/xds/release"
 )
 
@@ -55,7 +55,7 @@ func (st *stream) request(r *discoveryv3.DeltaDiscoveryRequest) error {
 	defer st.mu.Unlock()
 	st.meet(r.GetNode())
 	url := r.GetTypeUrl()
-	if !slices.Contains(kinds[:], url) {
+	if !view.Served(url) {
 		return nil // nothing of it is served, and it is never waited for
 	}
 	sub := st.subs[url]
@@ -90,7 +90,7 @@ func (st *stream) request(r *discoveryv3.DeltaDiscoveryRequest) error {
 // on this one already is newer.
 func (st *stream) resume(url string, sub *subscription, r *discoveryv3.DeltaDiscoveryRequest) {
 	sub.rescan = true
-	sub.wildcard = sub.wildcard || listed(url) && len(r.GetResourceNamesSubscribe()) == 0
+	sub.wildcard = sub.wildcard || view.Listed(url) && len(r.GetResourceNamesSubscribe()) == 0
 	for name, version := range r.GetInitialResourceVersions() {
 		sub.answered = true
 		sub.runs[name] = true
@@ -286,10 +286,10 @@ func (st *stream) unasked() bool {
 }
 
 // next returns what to send now, in order.
-func (st *stream) next(v *view, now time.Time) []*discoveryv3.DeltaDiscoveryResponse {
+func (st *stream) next(v *view.View, now time.Time) []*discoveryv3.DeltaDiscoveryResponse {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	if st.id == "" || v.number == 0 {
+	if st.id == "" || v.Number == 0 {
 		return nil
 	}
 	if st.unasked() && now.Sub(st.opened) >= cdsWait {
@@ -300,7 +300,7 @@ func (st *stream) next(v *view, now time.Time) []*discoveryv3.DeltaDiscoveryResp
 	st.expire(now)
 	st.mark(v, now)
 	p := &plan{stream: st, view: v, now: now}
-	for _, url := range kinds {
+	for _, url := range view.Kinds() {
 		p.kind(url)
 	}
 	return p.responses
@@ -324,10 +324,10 @@ func (st *stream) expire(now time.Time) {
 
 // mark notes what must be compared: what changed since the last time, and what
 // waited for something else.
-func (st *stream) mark(v *view, now time.Time) {
+func (st *stream) mark(v *view.View, now time.Time) {
 	for url, sub := range st.subs {
-		if v.number != st.planned {
-			names, ok := v.since(st.planned, section{st.audience, url})
+		if v.Number != st.planned {
+			names, ok := v.Since(st.planned, view.Section{Audience: st.audience, URL: url})
 			sub.rescan = sub.rescan || !ok
 			for _, name := range names {
 				sub.todo[name] = true
@@ -337,7 +337,7 @@ func (st *stream) mark(v *view, now time.Time) {
 			maps.Copy(sub.todo, sub.stale)
 		}
 	}
-	st.planned = v.number
+	st.planned = v.Number
 	if sub := st.subs[release.TypeRoute]; st.thawed && sub != nil {
 		st.thawed = false
 		maps.Copy(sub.todo, st.waiting)
@@ -349,7 +349,7 @@ func (st *stream) mark(v *view, now time.Time) {
 // do until it has taken new ones.
 func (st *stream) fades(url string) time.Time {
 	switch {
-	case deciding(url):
+	case view.Deciding(url):
 		return st.opened.Add(st.srv.cfg.Retire)
 	case url != release.TypeCluster:
 		return st.opened

@@ -7,6 +7,7 @@ import (
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 
+	"tollgate/xds/push/view"
 	"tollgate/xds/release"
 )
 
@@ -16,7 +17,7 @@ const maxBatch = 1 << 20
 // plan is what one client is sent at one moment.
 type plan struct {
 	stream    *stream
-	view      *view
+	view      *view.View
 	now       time.Time
 	behind    []string // clusters just sent: their endpoints follow
 	listeners []string // listeners just sent: their routes follow
@@ -25,7 +26,7 @@ type plan struct {
 
 // kind adds the responses of one type.
 func (p *plan) kind(url string) {
-	if !p.view.full && !deciding(url) {
+	if !p.view.Full && !view.Deciding(url) {
 		return
 	}
 	sub := p.stream.subs[url]
@@ -44,7 +45,7 @@ func (p *plan) kind(url string) {
 			delete(sub.held, name) // a changed cluster warms until it gets them anew
 		}
 	}
-	all := p.view.all(p.stream.audience, url)
+	all := p.view.All(p.stream.audience, url)
 	var upserts []*release.Resource
 	var removed, settled []string
 	for _, name := range sub.due(all) {
@@ -253,7 +254,7 @@ func (p *plan) respond(url string, sub *subscription, b *batch) {
 		delete(sub.missing, one.Name)
 		delete(sub.claimed, one.Name)
 		delete(sub.revert, one.Name)
-		if sub.good[one.Name] != one || one == p.view.get(st.audience, url, one.Name) {
+		if sub.good[one.Name] != one || one == p.view.Get(st.audience, url, one.Name) {
 			names = append(names, one.Name) // what is taken back stays refused
 		}
 		response.Resources = append(response.Resources, &discoveryv3.Resource{Name: one.Name, Version: one.Version, Resource: one.Body})
@@ -263,7 +264,7 @@ func (p *plan) respond(url string, sub *subscription, b *batch) {
 			p.cluster(one, had || sub.runs[one.Name])
 		case release.TypeListener:
 			// Who has the listener has its routes, or is about to say so.
-			if !had && p.view.get(st.audience, release.TypeRoute, one.Name) != nil {
+			if !had && p.view.Get(st.audience, release.TypeRoute, one.Name) != nil {
 				p.listeners = append(p.listeners, one.Name)
 			}
 		case release.TypeRoute:
@@ -281,7 +282,7 @@ func (p *plan) respond(url string, sub *subscription, b *batch) {
 // cluster notes that a cluster is on its way: its endpoints follow, and routes
 // to one that is new wait for it.
 func (p *plan) cluster(one *release.Resource, known bool) {
-	if p.view.get(p.stream.audience, release.TypeEndpoint, one.Name) != nil {
+	if p.view.Get(p.stream.audience, release.TypeEndpoint, one.Name) != nil {
 		p.behind = append(p.behind, one.Name)
 	}
 	// An Envoy that reconnects while something warms brings no versions of

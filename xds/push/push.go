@@ -19,6 +19,7 @@ import (
 
 	"tollgate/xds/push/refusals"
 	"tollgate/xds/push/routes"
+	"tollgate/xds/push/view"
 	"tollgate/xds/release"
 )
 
@@ -58,9 +59,9 @@ type Server struct {
 	refused  refusals.Memory
 
 	mu      sync.Mutex
-	view    *view
+	view    *view.View
 	streams map[*stream]struct{}
-	idle    map[key]time.Time // retiring resources that no proxy names any more
+	idle    map[view.Key]time.Time // retiring resources that no proxy names any more
 }
 
 // New returns a server that has nothing to serve yet.
@@ -74,8 +75,8 @@ func New(cfg Config) (*Server, error) {
 		}
 	}
 	s := &Server{
-		cfg: cfg, incoming: make(chan *release.Release, 1), view: newView(),
-		streams: map[*stream]struct{}{}, idle: map[key]time.Time{},
+		cfg: cfg, incoming: make(chan *release.Release, 1), view: view.New(),
+		streams: map[*stream]struct{}{}, idle: map[view.Key]time.Time{},
 	}
 	var err error
 	s.metrics, err = newMetrics(cfg.Metrics)
@@ -133,7 +134,7 @@ func (s *Server) Run(ctx context.Context) error {
 func (s *Server) roll(ctx context.Context, r *release.Release) {
 	start := time.Now()
 	s.mu.Lock()
-	first := s.view.with(r, deciding)
+	first := s.view.With(r, view.Deciding)
 	changed := first != s.view
 	s.set(first)
 	s.mu.Unlock()
@@ -141,13 +142,13 @@ func (s *Server) roll(ctx context.Context, r *release.Release) {
 		s.barrier(ctx)
 	}
 	s.mu.Lock()
-	s.set(s.view.with(r, everything))
+	s.set(s.view.With(r, view.Everything))
 	s.mu.Unlock()
 	s.metrics.rolls.Observe(time.Since(start).Seconds())
 }
 
 // set replaces the view and wakes every stream; the caller holds the lock.
-func (s *Server) set(v *view) {
+func (s *Server) set(v *view.View) {
 	if v == s.view {
 		return
 	}
@@ -195,14 +196,14 @@ func (s *Server) sweep(now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.refused.Forget(s.connected(), now)
-	if len(s.view.retiring) == 0 {
+	if len(s.view.Retiring) == 0 {
 		clear(s.idle)
 		return
 	}
 	used, known := s.used()
-	var gone []key
-	for k := range s.view.retiring {
-		if !known || used[k.mention()] {
+	var gone []view.Key
+	for k := range s.view.Retiring {
+		if !known || used[k.Mention()] {
 			delete(s.idle, k)
 			continue
 		}
@@ -212,7 +213,7 @@ func (s *Server) sweep(now time.Time) {
 			continue
 		}
 		wait := s.cfg.Drain
-		if deciding(k.url) {
+		if view.Deciding(k.URL) {
 			wait = s.cfg.Retire
 		}
 		if now.Sub(since) >= wait {
@@ -220,7 +221,7 @@ func (s *Server) sweep(now time.Time) {
 			delete(s.idle, k)
 		}
 	}
-	s.set(s.view.without(gone))
+	s.set(s.view.Without(gone))
 }
 
 // connected are the nodes that are there; the caller holds the lock.
@@ -249,7 +250,7 @@ func (s *Server) used() (mentions map[string]bool, known bool) {
 	return mentions, known
 }
 
-func (s *Server) current() *view {
+func (s *Server) current() *view.View {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.view

@@ -2,6 +2,7 @@ package push
 
 import (
 	"encoding/hex"
+	"maps"
 	"slices"
 	"strconv"
 
@@ -10,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"tollgate/xds/push/refusals"
+	"tollgate/xds/push/view"
 	"tollgate/xds/release"
 )
 
@@ -62,7 +64,7 @@ func (w *whole) request(r *discoveryv3.DiscoveryRequest) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	st.meet(r.GetNode())
-	if !slices.Contains(kinds[:], r.GetTypeUrl()) {
+	if !view.Served(r.GetTypeUrl()) {
 		return // nothing of it is served
 	}
 	t, known := w.types[r.GetTypeUrl()]
@@ -76,7 +78,7 @@ func (w *whole) request(r *discoveryv3.DiscoveryRequest) {
 	names := slices.Clone(r.GetResourceNames())
 	slices.Sort(names)
 	if !known || len(names) > 0 {
-		t.wildcard = len(names) == 0 && listed(r.GetTypeUrl())
+		t.wildcard = len(names) == 0 && view.Listed(r.GetTypeUrl())
 	}
 	if slices.Contains(names, "*") {
 		t.wildcard = true
@@ -105,28 +107,28 @@ func (w *whole) request(r *discoveryv3.DiscoveryRequest) {
 	}
 }
 
-func (w *whole) next(v *view) []*discoveryv3.DiscoveryResponse {
+func (w *whole) next(v *view.View) []*discoveryv3.DiscoveryResponse {
 	st := w.stream
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	if st.id == "" || v.number == 0 {
+	if st.id == "" || v.Number == 0 {
 		return nil
 	}
 	var responses []*discoveryv3.DiscoveryResponse
-	for _, url := range kinds {
+	for _, url := range view.Kinds() {
 		t := w.types[url]
 		if t == nil {
 			continue
 		}
 		names := t.names
 		if t.wildcard {
-			names = sortedNames(v.all(st.audience, url))
+			names = slices.Sorted(maps.Keys(v.All(st.audience, url)))
 		}
 		response := &discoveryv3.DiscoveryResponse{TypeUrl: url}
 		hash := xxh3.New()
 		var found []string
 		for _, name := range names {
-			one := v.get(st.audience, url, name)
+			one := v.Get(st.audience, url, name)
 			if one == nil {
 				continue
 			}

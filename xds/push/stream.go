@@ -8,6 +8,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 
 	"tollgate/xds/push/routes"
+	"tollgate/xds/push/view"
 	"tollgate/xds/release"
 )
 
@@ -144,7 +145,7 @@ func (st *stream) decides() bool {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	for url := range st.subs {
-		if deciding(url) {
+		if view.Deciding(url) {
 			return true
 		}
 	}
@@ -152,15 +153,15 @@ func (st *stream) decides() bool {
 }
 
 // settled says whether it has taken, or refused, all that v has for it.
-func (st *stream) settled(v *view) bool {
+func (st *stream) settled(v *view.View) bool {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	for url, sub := range st.subs {
-		if deciding(url) && len(sub.pending) > 0 {
+		if view.Deciding(url) && len(sub.pending) > 0 {
 			return false
 		}
 	}
-	return st.planned >= v.number
+	return st.planned >= v.Number
 }
 
 // uses marks the route configurations that the client runs or is sent, by

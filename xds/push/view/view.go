@@ -1,0 +1,194 @@
+// Package view holds what the push engine serves at one moment: a release, and
+// what retires from the one before. Invariants: a view is never changed once made;
+// what a route may still name stays in it until it is taken out by name; what
+// changed between two views that are close is known without comparing them.
+package view
+
+import (
+	"maps"
+	"slices"
+
+	"tollgate/xds/push/routes"
+	"tollgate/xds/release"
+)
+
+// Section is one type for one audience.
+type Section struct {
+	Audience release.Audience
+	URL      string
+}
+
+// Key names a resource for one audience.
+type Key struct {
+	Section
+	Name string
+}
+
+// Mention is the key as routes name it.
+func (k Key) Mention() string { return routes.Mention(k.Audience, k.URL, k.Name) }
+
+// View is what is served at one moment: a release, and what retires from the
+// one before. It is never changed once made.
+type View struct {
+	resources map[Section]map[string]*release.Resource
+	Retiring  map[Key]bool
+	Full      bool // proxies have their part, too; before, an empty answer would be taken for "no listeners"
+
+	Number  uint64
+	changes []map[Section][]string // the last of them led to this view, the one before to number-1, …
+}
+
+// maxChanges is how many views a client may fall behind before all of its
+// resources are compared.
+const maxChanges = 32
+
+// New returns a view of nothing.
+func New() *View {
+	return &View{resources: map[Section]map[string]*release.Resource{}, Retiring: map[Key]bool{}}
+}
+
+// kinds are the types in the order in which they are sent: who is named comes
+// before who names it.
+var kinds = [...]string{ //nolint:gochecknoglobals // a constant; Go has no constant arrays
+	release.TypeRuntime, release.TypeIdentity, release.TypePolicy, release.TypeRuleSet, release.TypeRateLimit,
+	release.TypeCluster, release.TypeEndpoint, release.TypeSecret, release.TypeListener, release.TypeRoute,
+}
+
+// Kinds are the types that are served, in the order in which they are sent: who
+// is named comes before who names it.
+func Kinds() [len(kinds)]string { return kinds }
+
+// Served says whether a type is one of Kinds.
+func Served(url string) bool { return slices.Contains(kinds[:], url) }
+
+// Deciding says whether a type goes to the servers that decide.
+func Deciding(url string) bool {
+	switch url {
+	case release.TypeIdentity, release.TypePolicy, release.TypeRuleSet, release.TypeRateLimit:
+		return true
+	}
+	return false
+}
+
+// Everything picks every type.
+func Everything(string) bool { return true }
+
+// Listed says whether a request that names nothing asks for all there is. An
+// Envoy that lost its last listener asks so for routes and wants none.
+func Listed(url string) bool {
+	return url == release.TypeCluster || url == release.TypeListener || Deciding(url)
+}
+
+// Lasting says whether a vanished resource of a type stays until no route
+// names it. Envoy ignores the removal of the others.
+func Lasting(url string) bool {
+	return url == release.TypeCluster || url == release.TypeEndpoint || url == release.TypePolicy || url == release.TypeRuleSet
+}
+
+// With returns the view after the types that pick chooses moved to r, or v
+// itself when nothing changed.
+func (v *View) With(r *release.Release, pick func(url string) bool) *View {
+	next := &View{
+		Full: v.Full || pick(release.TypeListener), resources: maps.Clone(v.resources), Retiring: maps.Clone(v.Retiring), Number: v.Number + 1,
+	}
+	changed := map[Section][]string{}
+	for _, audience := range []release.Audience{release.Edge, release.GRPC} {
+		for _, url := range kinds {
+			if !pick(url) {
+				continue
+			}
+			s := Section{audience, url}
+			if names := next.merge(s, r); len(names) > 0 {
+				changed[s] = names
+			}
+		}
+	}
+	if len(changed) == 0 && next.Full == v.Full && maps.Equal(next.Retiring, v.Retiring) {
+		return v
+	}
+	if next.Full == v.Full {
+		next.changes = append(slices.Clone(v.changes[max(0, len(v.changes)-maxChanges+1):]), changed)
+	}
+	return next
+}
+
+// merge moves one Section to a release and returns the names that changed.
+func (v *View) merge(s Section, r *release.Release) []string {
+	held := v.resources[s]
+	var fresh []*release.Resource
+	var changed []string
+	for one := range r.Resources(s.Audience, s.URL) {
+		delete(v.Retiring, Key{s, one.Name})
+		if old := held[one.Name]; old == nil || old.Version != one.Version {
+			fresh, changed = append(fresh, one), append(changed, one.Name)
+		}
+	}
+	var gone []string
+	for name := range held {
+		if r.Get(s.Audience, s.URL, name) != nil {
+			continue
+		}
+		if Lasting(s.URL) {
+			v.Retiring[Key{s, name}] = true
+			continue
+		}
+		gone = append(gone, name)
+	}
+	if len(fresh)+len(gone) == 0 {
+		return nil
+	}
+	want := maps.Clone(held)
+	if want == nil {
+		want = make(map[string]*release.Resource, len(fresh))
+	}
+	for _, one := range fresh {
+		want[one.Name] = one
+	}
+	for _, name := range gone {
+		delete(want, name)
+	}
+	v.resources[s] = want
+	return append(changed, gone...)
+}
+
+// Without returns the view less some resources.
+func (v *View) Without(gone []Key) *View {
+	if len(gone) == 0 {
+		return v
+	}
+	next := &View{Full: v.Full, resources: maps.Clone(v.resources), Retiring: maps.Clone(v.Retiring), Number: v.Number + 1}
+	changed := map[Section][]string{}
+	for _, k := range gone {
+		if changed[k.Section] == nil {
+			next.resources[k.Section] = maps.Clone(next.resources[k.Section])
+		}
+		delete(next.Retiring, k)
+		delete(next.resources[k.Section], k.Name)
+		changed[k.Section] = append(changed[k.Section], k.Name)
+	}
+	next.changes = append(slices.Clone(v.changes[max(0, len(v.changes)-maxChanges+1):]), changed)
+	return next
+}
+
+// Since returns what changed in a Section after an earlier view; ok is false
+// when that is too long ago to tell.
+func (v *View) Since(number uint64, s Section) (names []string, ok bool) {
+	behind := v.Number - number
+	if behind > uint64(len(v.changes)) {
+		return nil, false
+	}
+	for _, change := range v.changes[uint64(len(v.changes))-behind:] {
+		names = append(names, change[s]...)
+	}
+	return names, true
+}
+
+// Get returns a resource, or nil.
+func (v *View) Get(audience release.Audience, url, name string) *release.Resource {
+	return v.resources[Section{audience, url}][name]
+}
+
+// All returns what there is of one type, by name; it must not be changed.
+func (v *View) All(audience release.Audience, url string) map[string]*release.Resource {
+	return v.resources[Section{audience, url}]
+}
