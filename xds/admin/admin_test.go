@@ -59,7 +59,7 @@ func TestRegistryEndpoint(t *testing.T) {
 func TestStatusTable(t *testing.T) {
 	at := time.Unix(1_800_000_000, 0)
 	book := ledger.New(func() time.Time { return at })
-	book.Connected("edge-1")
+	book.Connected("edge-1", "")
 	book.Sent("edge-1", release.TypeCluster, "0123456789abcdef", []string{"x"})
 	book.Refused("edge-1", release.TypeCluster, []string{"x"}, "ring hash")
 	h := admin.New(admin.Config{Ledger: book, Registry: discovery.NewRegistry(time.Now), Now: func() time.Time { return at.Add(5 * time.Second) }})
@@ -105,7 +105,7 @@ func TestListIsSortedAndStatusIsJSON(t *testing.T) {
 	}
 	at := time.Unix(1_800_000_000, 0)
 	book := ledger.New(func() time.Time { return at })
-	book.Connected("edge-1")
+	book.Connected("edge-1", "")
 	book.Sent("edge-1", release.TypeListener, "v1", nil)
 	book.Acked("edge-1", release.TypeListener)
 	h := admin.New(admin.Config{Ledger: book, Registry: registry, Now: func() time.Time { return at }})

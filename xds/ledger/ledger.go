@@ -36,6 +36,7 @@ const (
 // Line is one row of the account.
 type Line struct {
 	Node     string    `json:"node"`
+	Identity string    `json:"identity,omitempty"`
 	Type     string    `json:"type"`
 	Config   string    `json:"config"`
 	State    State     `json:"state"`
@@ -59,6 +60,7 @@ type Ledger struct {
 
 type node struct {
 	connections int
+	identity    string
 	gone        time.Time
 	types       map[string]*entry
 }
@@ -75,8 +77,9 @@ func New(now func() time.Time) *Ledger {
 	return &Ledger{now: now, nodes: map[string]*node{}}
 }
 
-// Connected notes a new stream of a node.
-func (l *Ledger) Connected(id string) {
+// Connected notes a new stream of a node, and the authenticated name of its
+// client; empty when there is none.
+func (l *Ledger) Connected(id, identity string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	n := l.nodes[id]
@@ -85,6 +88,7 @@ func (l *Ledger) Connected(id string) {
 		l.nodes[id] = n
 	}
 	n.connections++
+	n.identity = identity
 	for _, e := range n.types {
 		e.inFlight = 0 // answers to an earlier stream never come
 	}
@@ -197,7 +201,7 @@ func (l *Ledger) Lines() []Line {
 	lines := []Line{}
 	for id, n := range l.nodes {
 		for typeURL, e := range n.types {
-			line := Line{Node: id, Type: short(typeURL), Config: e.version, State: e.state(typeURL, now), Since: e.since}
+			line := Line{Node: id, Identity: n.identity, Type: short(typeURL), Config: e.version, State: e.state(typeURL, now), Since: e.since}
 			if n.connections == 0 {
 				line.State, line.Since = Gone, n.gone
 			}

@@ -35,7 +35,7 @@ func TestStates(t *testing.T) {
 			t.Fatalf("state %s, want %s", got, s)
 		}
 	}
-	l.Connected("edge-1")
+	l.Connected("edge-1", "")
 	l.Sent("edge-1", release.TypeCluster, "v1", []string{"a"})
 	want(ledger.Pending)
 	c.pass(1100 * time.Millisecond)
@@ -51,7 +51,7 @@ func TestStates(t *testing.T) {
 	l.Gone("edge-1")
 	want(ledger.Gone)
 	c.pass(11 * time.Minute)
-	l.Connected("edge-2")
+	l.Connected("edge-2", "")
 	l.Gone("edge-2")
 	if lines := l.Lines(); len(lines) != 0 {
 		t.Fatalf("kept beyond ten minutes: %+v", lines)
@@ -68,7 +68,7 @@ func TestWordsAreCutAndFreeOfSecrets(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			l, _ := newLedger()
-			l.Connected("n")
+			l.Connected("n", "")
 			l.Refused("n", release.TypeSecret, []string{"s"}, c.why)
 			if got := only(t, l).Refusals[0].Why; got != c.want {
 				t.Fatalf("got %q, want %q", got, c.want)
@@ -91,7 +91,7 @@ func TestRefusalsAreBounded(t *testing.T) {
 func TestRefusalIsHistory(t *testing.T) {
 	l, _ := newLedger()
 	l.Settled("n", release.TypeCluster, []string{"a"}) // of nobody
-	l.Connected("n")
+	l.Connected("n", "")
 	l.Sent("n", release.TypeCluster, "v1", []string{"a", "b"})
 	l.Refused("n", release.TypeCluster, []string{"a", "b"}, "no")
 	l.Settled("n", release.TypeCluster, []string{"b", "c"})
@@ -107,13 +107,13 @@ func TestRefusalIsHistory(t *testing.T) {
 // TestReconnect: answers to an earlier stream never come, refusals stay.
 func TestReconnect(t *testing.T) {
 	l, c := newLedger()
-	l.Connected("n")
+	l.Connected("n", "")
 	l.Sent("n", release.TypeCluster, "v1", []string{"a"})
 	l.Refused("n", release.TypeCluster, []string{"a"}, "no")
 	l.Sent("n", release.TypeListener, "v1", nil)
 	l.Gone("n")
 	c.pass(time.Minute)
-	l.Connected("n")
+	l.Connected("n", "")
 	lines := l.Lines()
 	if len(lines) != 2 || lines[0].State != ledger.Refused || lines[1].State != ledger.Synced {
 		t.Fatalf("got %+v", lines)

@@ -40,6 +40,9 @@ func start(t testing.TB, cfg push.Config) *server {
 	t.Helper()
 	s := &server{book: ledger.New(time.Now)}
 	cfg.Log, cfg.Ledger = slog.New(slog.DiscardHandler), s.book
+	if cfg.Admit == nil {
+		cfg.Admit = byNode
+	}
 	var err error
 	if s.Server, err = push.New(cfg); err != nil {
 		t.Fatal(err)
@@ -221,3 +224,8 @@ func made(t testing.TB, objects ...[]release.Object) *release.Release {
 }
 
 func of(objects ...release.Object) []release.Object { return objects }
+
+// byNode takes a node id for authenticated.
+func byNode(_ context.Context, node *corev3.Node) (push.Client, error) {
+	return push.Client{Identity: node.GetId()}, nil
+}

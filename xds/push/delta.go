@@ -1,6 +1,7 @@
 package push
 
 import (
+	"context"
 	"maps"
 	"strconv"
 	"strings"
@@ -32,7 +33,7 @@ func (s *Server) DeltaAggregatedResources(grpcStream discoveryv3.AggregatedDisco
 		case <-ended:
 			return nil // whatever ended it, the client comes back
 		case request := <-requests:
-			if err := st.request(request); err != nil {
+			if err := st.request(ctx, request); err != nil {
 				return err
 			}
 		case <-st.wakeup:
@@ -50,13 +51,18 @@ func (s *Server) DeltaAggregatedResources(grpcStream discoveryv3.AggregatedDisco
 const maxNames = 100_000
 
 // request takes one message of the client: a wish, and an answer to a response.
-func (st *stream) request(r *discoveryv3.DeltaDiscoveryRequest) error {
+func (st *stream) request(ctx context.Context, r *discoveryv3.DeltaDiscoveryRequest) error {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	st.meet(r.GetNode())
+	if err := st.meet(ctx, r.GetNode()); err != nil {
+		return err
+	}
 	url := r.GetTypeUrl()
 	if !view.Served(url) {
 		return nil // nothing of it is served, and it is never waited for
+	}
+	if err := st.may(url); err != nil {
+		return err
 	}
 	sub := st.subs[url]
 	if sub == nil {
@@ -102,7 +108,7 @@ func (st *stream) resume(url string, sub *subscription, r *discoveryv3.DeltaDisc
 			st.blind[name] = true
 		}
 	}
-	for _, name := range st.srv.refused.Doubts(st.id, url) {
+	for _, name := range st.srv.refused.Doubts(st.remembered, url) {
 		if sub.held[name] == "" || sub.claimed[name] {
 			sub.held[name], sub.claimed[name] = doubtful, true
 		}
@@ -144,7 +150,7 @@ func (st *stream) unsubscribe(url string, sub *subscription, name string) {
 func (st *stream) ack(url string, b *batch) {
 	st.srv.metrics.answers.WithLabelValues(url, "ack").Inc()
 	for _, one := range b.resources {
-		st.srv.refused.Trust(st.id, one)
+		st.srv.refused.Trust(st.remembered, one)
 		switch url {
 		case release.TypeCluster:
 			st.thaw(one.Name)
@@ -178,7 +184,7 @@ func (st *stream) nack(url string, sub *subscription, b *batch, why string) {
 		sub.todo[one.Name] = true
 		newest := sub.held[one.Name] == one.Version // no other was sent meanwhile
 		if len(b.resources) > 1 && !refusals.Blames(why, one.Name) {
-			st.srv.refused.Doubt(st.id, one, time.Now())
+			st.srv.refused.Doubt(st.remembered, one, time.Now())
 			if newest {
 				delete(sub.held, one.Name)
 				sub.alone[one.Name] = true
@@ -186,7 +192,7 @@ func (st *stream) nack(url string, sub *subscription, b *batch, why string) {
 			continue
 		}
 		culprits = append(culprits, one.Name)
-		st.srv.refused.Add(st.id, one, time.Now())
+		st.srv.refused.Add(st.remembered, one, time.Now())
 		if newest {
 			st.takeBack(url, sub, one.Name, b)
 		}
@@ -206,7 +212,7 @@ func (st *stream) doubt(now time.Time) {
 		for _, b := range sub.pending {
 			for _, one := range b.resources {
 				if len(b.resources) > 1 {
-					st.srv.refused.Doubt(st.id, one, now)
+					st.srv.refused.Doubt(st.remembered, one, now)
 				}
 			}
 		}

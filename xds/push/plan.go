@@ -50,6 +50,9 @@ func (p *plan) kind(url string) {
 	var removed, settled []string
 	for _, name := range sub.due(all) {
 		one := all[name]
+		if url == release.TypeSecret && one != nil && !p.shown(name) {
+			one = nil
+		}
 		switch {
 		case one == nil:
 			settled = append(settled, name)
@@ -148,6 +151,7 @@ func (p *plan) recognise(url string, sub *subscription, one *release.Resource) {
 		return
 	}
 	delete(sub.claimed, one.Name)
+	p.secretsAgain(url)
 	switch url {
 	case release.TypeCluster:
 		sub.good[one.Name] = one
@@ -244,6 +248,7 @@ func (p *plan) respond(url string, sub *subscription, b *batch) {
 	st := p.stream
 	response := &discoveryv3.DeltaDiscoveryResponse{TypeUrl: url, Nonce: st.nextNonce(), RemovedResources: b.removed}
 	b.again = map[string]string{}
+	p.secretsAgain(url)
 	names := make([]string, 0, len(b.resources))
 	for _, one := range b.resources {
 		old, had := sub.held[one.Name]

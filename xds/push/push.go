@@ -10,6 +10,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -25,7 +26,7 @@ import (
 
 // Ledger is told what happens to every node.
 type Ledger interface {
-	Connected(node string)
+	Connected(node, identity string) // identity is empty when nobody is authenticated
 	Sent(node, typeURL, version string, names []string)
 	Acked(node, typeURL string)
 	Refused(node, typeURL string, names []string, why string)
@@ -38,6 +39,9 @@ type Config struct {
 	Log     *slog.Logger
 	Metrics prometheus.Registerer
 	Ledger  Ledger
+	// Admit says who a client is and what it may ask for. nil admits everybody to
+	// everything, as nobody in particular.
+	Admit Admit
 	// Barrier is how long the servers of policies and limit rules may take to
 	// accept a release before the proxies get theirs (1 s).
 	Barrier time.Duration
@@ -57,6 +61,7 @@ type Server struct {
 	metrics  metrics
 	refs     routes.References
 	refused  refusals.Memory
+	nobody   atomic.Uint64 // streams of no authenticated client
 
 	mu      sync.Mutex
 	view    *view.View
@@ -224,11 +229,11 @@ func (s *Server) sweep(now time.Time) {
 	s.set(s.view.Without(gone))
 }
 
-// connected are the nodes that are there; the caller holds the lock.
+// connected are the clients that are there; the caller holds the lock.
 func (s *Server) connected() map[string]bool {
 	nodes := map[string]bool{}
 	for st := range s.streams {
-		nodes[st.node()] = true
+		nodes[st.memory()] = true
 	}
 	return nodes
 }

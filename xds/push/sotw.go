@@ -1,6 +1,7 @@
 package push
 
 import (
+	"context"
 	"encoding/hex"
 	"maps"
 	"slices"
@@ -48,7 +49,9 @@ func (s *Server) StreamAggregatedResources(grpcStream discoveryv3.AggregatedDisc
 		case <-ended:
 			return nil // whatever ended it, the client comes back
 		case request := <-requests:
-			w.request(request)
+			if err := w.request(ctx, request); err != nil {
+				return err
+			}
 		case <-st.wakeup:
 		}
 		for _, response := range w.next(s.current()) {
@@ -59,13 +62,18 @@ func (s *Server) StreamAggregatedResources(grpcStream discoveryv3.AggregatedDisc
 	}
 }
 
-func (w *whole) request(r *discoveryv3.DiscoveryRequest) {
+func (w *whole) request(ctx context.Context, r *discoveryv3.DiscoveryRequest) error {
 	st := w.stream
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	st.meet(r.GetNode())
+	if err := st.meet(ctx, r.GetNode()); err != nil {
+		return err
+	}
 	if !view.Served(r.GetTypeUrl()) {
-		return // nothing of it is served
+		return nil // nothing of it is served
+	}
+	if err := st.may(r.GetTypeUrl()); err != nil {
+		return err
 	}
 	t, known := w.types[r.GetTypeUrl()]
 	if !known {
@@ -73,7 +81,7 @@ func (w *whole) request(r *discoveryv3.DiscoveryRequest) {
 		w.types[r.GetTypeUrl()] = t
 	}
 	if r.GetResponseNonce() != "" && r.GetResponseNonce() != t.nonce {
-		return // it speaks of an older response; the newer one's answer follows
+		return nil // it speaks of an older response; the newer one's answer follows
 	}
 	names := slices.Clone(r.GetResourceNames())
 	slices.Sort(names)
@@ -90,7 +98,7 @@ func (w *whole) request(r *discoveryv3.DiscoveryRequest) {
 		t.sent = r.GetVersionInfo() // of an earlier stream; equal content has an equal version
 	}
 	if r.GetResponseNonce() == "" {
-		return
+		return nil
 	}
 	if detail := r.GetErrorDetail(); detail != nil {
 		t.refused[t.sent] = true
@@ -99,12 +107,13 @@ func (w *whole) request(r *discoveryv3.DiscoveryRequest) {
 		if st.srv.cfg.Ledger != nil {
 			st.srv.cfg.Ledger.Refused(st.id, r.GetTypeUrl(), t.sentAll, detail.GetMessage())
 		}
-		return
+		return nil
 	}
 	st.srv.metrics.answers.WithLabelValues(r.GetTypeUrl(), "ack").Inc()
 	if st.srv.cfg.Ledger != nil {
 		st.srv.cfg.Ledger.Acked(st.id, r.GetTypeUrl())
 	}
+	return nil
 }
 
 func (w *whole) next(v *view.View) []*discoveryv3.DiscoveryResponse {

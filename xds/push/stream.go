@@ -5,8 +5,6 @@ import (
 	"sync"
 	"time"
 
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-
 	"tollgate/xds/push/routes"
 	"tollgate/xds/push/view"
 	"tollgate/xds/release"
@@ -19,21 +17,23 @@ type stream struct {
 	wakeup chan struct{}
 	opened time.Time
 
-	mu       sync.Mutex
-	id       string
-	audience release.Audience
-	subs     map[string]*subscription
-	nonce    uint64
-	planned  uint64                       // the view that was last compared
-	warming  map[string]time.Time         // clusters new to this client → when they were sent
-	longest  time.Time                    // no cluster is warming since before
-	waiting  map[string]bool              // route configurations that wait for some of them
-	thawed   bool                         // some of them need not be waited for any more
-	interims routes.Interims              // the form in which a route configuration waits
-	sent     map[string]*release.Resource // route configurations: the last sent
-	running  map[string]*release.Resource // route configurations: the last taken
-	left     time.Time                    // when routes were last taken
-	blind    map[string]bool              // route configurations that it runs and whose content is not known here
+	mu         sync.Mutex
+	id         string // of the node that it says to be
+	client     Client
+	remembered string // the name under which its refusals are kept
+	audience   release.Audience
+	subs       map[string]*subscription
+	nonce      uint64
+	planned    uint64                       // the view that was last compared
+	warming    map[string]time.Time         // clusters new to this client → when they were sent
+	longest    time.Time                    // no cluster is warming since before
+	waiting    map[string]bool              // route configurations that wait for some of them
+	thawed     bool                         // some of them need not be waited for any more
+	interims   routes.Interims              // the form in which a route configuration waits
+	sent       map[string]*release.Resource // route configurations: the last sent
+	running    map[string]*release.Resource // route configurations: the last taken
+	left       time.Time                    // when routes were last taken
+	blind      map[string]bool              // route configurations that it runs and whose content is not known here
 }
 
 // subscription is what a client wants and has of one type.
@@ -121,23 +121,10 @@ func (st *stream) node() string {
 	return st.id
 }
 
-// meet takes the node of the first message.
-func (st *stream) meet(node *corev3.Node) {
-	if st.id != "" || node.GetId() == "" {
-		return
-	}
-	st.id = node.GetId()
-	st.audience = audienceOf(node)
-	if st.srv.cfg.Ledger != nil {
-		st.srv.cfg.Ledger.Connected(st.id)
-	}
-}
-
-func audienceOf(node *corev3.Node) release.Audience {
-	if node.GetCluster() == string(release.GRPC) {
-		return release.GRPC
-	}
-	return release.Edge
+func (st *stream) memory() string {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.remembered
 }
 
 // decides says whether the client is a server of policies or limit rules.
@@ -178,5 +165,5 @@ func (st *stream) uses(versions map[string]*release.Resource) bool {
 }
 
 func (st *stream) refused(one *release.Resource) bool {
-	return st.srv.refused.Has(st.id, one)
+	return st.srv.refused.Has(st.remembered, one)
 }
