@@ -1,8 +1,10 @@
 package harness
 
 import (
+	"crypto/tls"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"sync"
@@ -24,6 +26,8 @@ type Upstream struct {
 	healthy atomic.Bool
 	count   atomic.Int64
 	bytes   atomic.Int64
+
+	secure *tls.Config // nil: in the clear
 
 	mu     sync.Mutex
 	seen   []Seen
@@ -48,6 +52,21 @@ func NewUpstream(t TB, name string) *Upstream {
 	return u
 }
 
+// NewTLSUpstream starts an upstream that speaks TLS with a certificate and its
+// key, as PEM.
+func NewTLSUpstream(t TB, cert, key string) *Upstream {
+	t.Helper()
+	pair, err := tls.X509KeyPair([]byte(cert), []byte(key))
+	if err != nil {
+		t.Fatalf("upstream: %v", err)
+	}
+	u := &Upstream{Name: "tls", Address: FreeAddress(t), secure: &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}}
+	u.healthy.Store(true)
+	u.Start(t)
+	t.Cleanup(u.Stop)
+	return u
+}
+
 // NewUpstreams starts one upstream per name.
 func NewUpstreams(t TB, names ...string) []*Upstream {
 	t.Helper()
@@ -66,13 +85,17 @@ func (u *Upstream) Start(t TB) {
 		listener, err = net.Listen("tcp", u.Address) //nolint:noctx // immediate
 		return err
 	})
+	listener = &countingListener{Listener: listener, bytes: &u.bytes}
+	if u.secure != nil {
+		listener = tls.NewListener(listener, u.secure)
+	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.server = &http.Server{Handler: http.HandlerFunc(u.serve), ReadHeaderTimeout: 10 * time.Second, MaxHeaderBytes: 1 << 20}
+	u.server = &http.Server{Handler: http.HandlerFunc(u.serve), ReadHeaderTimeout: 10 * time.Second, MaxHeaderBytes: 1 << 20, ErrorLog: log.New(io.Discard, "", 0)}
 	u.done = make(chan struct{})
 	go func(server *http.Server, done chan struct{}) {
 		defer close(done)
-		_ = server.Serve(&countingListener{Listener: listener, bytes: &u.bytes})
+		_ = server.Serve(listener)
 	}(u.server, u.done)
 }
 
