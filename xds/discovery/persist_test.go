@@ -67,3 +67,40 @@ func TestRestoreSaysWhatToDoWithADamagedFile(t *testing.T) {
 		}
 	}
 }
+
+// TestSaveIsTriedAgain: a disk that could not take the instances gets them
+// when it can, without another change, and a sudden end loses nothing then.
+func TestSaveIsTriedAgain(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "later")
+	path := filepath.Join(dir, "registry.json")
+	synctest.Test(t, func(t *testing.T) {
+		r := discovery.NewRegistry(time.Now)
+		if err := r.Restore(path); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- r.Run(ctx) }()
+		if err := r.Put("order", "a", discovery.Registration{Address: "127.0.0.1:1", TTL: 300}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(3 * time.Second)
+		if r.Fault() == nil {
+			t.Error("nobody is told that the disk takes nothing")
+		}
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(3 * time.Second)
+		if err := r.Fault(); err != nil {
+			t.Errorf("mended, and still: %v", err)
+		}
+		if data, err := os.ReadFile(path); err != nil || !strings.Contains(string(data), `"order"`) {
+			t.Errorf("on disk before the end: %q, %v", data, err)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+	})
+}

@@ -26,7 +26,7 @@ func (m *merger) lay(outer, into reflect.Value) {
 	case !written(into):
 		into.Set(outer)
 	case into.Kind() == reflect.Pointer:
-		if whole(into.Interface()) || whole(outer.Interface()) && off(outer.Interface()) {
+		if whole(into.Interface()) {
 			return
 		}
 		own := reflect.New(into.Type().Elem())
@@ -110,9 +110,4 @@ func isWord(v reflect.Value) bool {
 func whole(block any) bool {
 	r, ok := block.(interface{ Replaces() bool })
 	return ok && r.Replaces()
-}
-
-func off(block any) bool {
-	b, ok := block.(interface{ IsOff() bool })
-	return ok && b.IsOff()
 }

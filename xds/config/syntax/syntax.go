@@ -43,9 +43,6 @@ func (b *Block) Shorthand(s strictyaml.Scalar) error {
 // Replaces reports whether outer levels are forgotten.
 func (b *Block) Replaces() bool { return b.Off }
 
-// IsOff reports whether the block is turned off.
-func (b *Block) IsOff() bool { return b.Off }
-
 // File is a gateway file. Several files make one gateway.
 type File struct {
 	strictyaml.Pos
