@@ -136,6 +136,18 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
+// TestNearest: each mistake of the hand is one edit, a swap of neighbours too.
+func TestNearest(t *testing.T) {
+	for word, want := range map[string]string{
+		"por": "pro", "pro": "pro", "pr": "", "proo": "pro", "prx": "pro", "rpo": "pro", "orp": "", "xyz": "",
+		"etnerpirse": "enterprise", "fere": "free", "": "",
+	} {
+		if got := strictyaml.Nearest(word, []string{"enterprise", "free", "pro"}); got != want {
+			t.Errorf("%q: %q, want %q", word, got, want)
+		}
+	}
+}
+
 func ExampleSuggest() {
 	fmt.Println("unknown key \"rotues\"" + strictyaml.Suggest("rotues", []string{"routes", "plans"}))
 	// Output: unknown key "rotues"; did you mean "routes"?
