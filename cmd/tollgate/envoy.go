@@ -16,8 +16,7 @@ import (
 
 func envoyVerb() *cobra.Command {
 	cmd := &cobra.Command{Use: "envoy", Short: "Get an Envoy, print a bootstrap for a proxy elsewhere, tell the version"}
-	cmd.AddCommand(envoyInstall(), envoyBootstrap(), envoyVersion())
-	return cmd
+	return verb.Parent(cmd, envoyInstall(), envoyBootstrap(), envoyVersion())
 }
 
 func envoyInstall() *cobra.Command {
@@ -81,6 +80,12 @@ func envoyBootstrap() *cobra.Command {
 			s, err := settings.Load(cmd)
 			if err != nil {
 				return err
+			}
+			if err := s.PrivateEnvoyAdmin(); err != nil {
+				return err
+			}
+			if len(s.List(settings.XDSServers)) == 0 {
+				return settings.Usagef("--%s names no control plane: write host:port", settings.XDSServers)
 			}
 			b := envoy.Bootstrap{
 				NodeID: s.Text(settings.NodeID), Zone: s.Text("zone"),

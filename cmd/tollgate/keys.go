@@ -29,8 +29,7 @@ func keysVerb() *cobra.Command {
 	f.StringSlice("permission", nil, "`RESOURCE:ACTION`, a role, or *; may be repeated")
 	f.String("expires", "", "how long it is good for, such as `90d` (default: no end)")
 	f.Bool(settings.JSON, false, "print the key as JSON")
-	cmd.AddCommand(create)
-	return cmd
+	return verb.Parent(cmd, create)
 }
 
 func createKey(cmd *cobra.Command, _ []string) error {
@@ -67,7 +66,7 @@ func createKey(cmd *cobra.Command, _ []string) error {
 func keyStore(s settings.Settings, spec credential.KeySpec) (path, header string, err error) {
 	if len(s.List(settings.File)) == 0 {
 		if s.Text(settings.Keys) == "" {
-			return "", "", errors.New("name the gateway file with -f FILE, or the key file with --keys FILE")
+			return "", "", settings.Usagef("name the gateway file with -f FILE, or the key file with --keys FILE")
 		}
 		return s.Text(settings.Keys), "x-api-key", nil
 	}
@@ -117,7 +116,7 @@ func lifetime(text string) (time.Duration, error) {
 	}
 	d, err := time.ParseDuration(text)
 	if err != nil || d <= 0 {
-		return 0, fmt.Errorf("--expires %q: write a duration such as 90d or 12h", text)
+		return 0, settings.Usagef("--expires %q: write a duration such as 90d or 12h", text)
 	}
 	return d, nil
 }

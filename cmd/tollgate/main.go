@@ -16,6 +16,7 @@ import (
 
 	"tollgate/cmd/tollgate/service"
 	"tollgate/cmd/tollgate/verb"
+	"tollgate/internal/settings"
 )
 
 // Exit codes: what was asked is done, was refused or failed, or was not
@@ -33,7 +34,8 @@ func main() {
 	os.Exit(code)
 }
 
-func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+// rootCommand is the whole command line.
+func rootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "tollgate",
 		Short:         "Envoy as a complete API gateway: one file, one binary, one command",
@@ -41,15 +43,22 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		SilenceErrors: true,
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.SetArgs(args)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
+	settings.Persistent(root.PersistentFlags())
 	root.AddCommand(
 		runVerb(), xdsVerb(), extauthzVerb(), ratelimitVerb(), service.Command(),
 		validateVerb(), statusVerb(), readyVerb(), keysVerb(), envoyVerb(),
 	)
-	err := root.ExecuteContext(ctx)
+	return root
+}
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	root := rootCommand()
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	cmd, err := root.ExecuteContextC(ctx)
 	var failed verb.Failure
+	var usage settings.UsageError
 	switch {
 	case err == nil:
 		return exitDone
@@ -58,7 +67,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 			fmt.Fprintln(stderr, text)
 		}
 		return exitFailed
+	case errors.As(err, &usage):
+		fmt.Fprintln(stderr, err)
+	default:
+		fmt.Fprintf(stderr, "%v\nsee `%s --help`\n", err, cmd.CommandPath())
 	}
-	fmt.Fprintf(stderr, "%v\n`tollgate --help` lists the verbs, `tollgate VERB --help` its flags\n", err)
 	return exitUsage
 }

@@ -183,8 +183,8 @@ func (t *stack) roles() error {
 func (t *stack) proxy(ctx context.Context) error {
 	s := t.settings
 	admin := s.Address(settings.EnvoyAdmin)
-	if !daemon.Loopback(admin) {
-		return fmt.Errorf("--%s %s: Envoy's admin can stop the proxy and show its secrets, so it stays on loopback", settings.EnvoyAdmin, admin)
+	if err := s.PrivateEnvoyAdmin(); err != nil {
+		return err
 	}
 	path, err := envoy.Locate(ctx, s.Text(settings.EnvoyPath), ".")
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"tollgate/cmd/tollgate/verb"
+	"tollgate/internal/settings"
 	"tollgate/xds/config"
 	"tollgate/xds/files"
 )
@@ -15,7 +16,7 @@ func validateVerb() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "validate FILE…", Short: "Every fault of the gateway files at once: file:line:col, cause, next step", Args: cobra.MinimumNArgs(1),
 		RunE: verb.Do(func(cmd *cobra.Command, args []string) error {
-			strict, err := cmd.Flags().GetBool("strict")
+			s, err := settings.Load(cmd)
 			if err != nil {
 				return err
 			}
@@ -34,7 +35,7 @@ func validateVerb() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if strict && len(warnings) > 0 {
+			if s.On("strict") && len(warnings) > 0 {
 				return errors.New("there are warnings, and --strict counts them as faults")
 			}
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "valid: %d listeners, %d routes, %d upstreams\n", len(gateway.Listeners), len(gateway.Routes), len(gateway.Upstreams))

@@ -87,7 +87,7 @@ type place struct {
 // gatewayFiles are the files of -f and the folder of state.
 func gatewayFiles(s settings.Settings) (set *files.Set, dataDir string, err error) {
 	if set, err = files.New(s.List(settings.File)); err != nil {
-		return nil, "", err
+		return nil, "", settings.Usagef("%w", err)
 	}
 	dataDir, err = s.DataFolder(set.Dir())
 	return set, dataDir, err

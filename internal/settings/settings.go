@@ -1,6 +1,8 @@
 // Package settings is a process's own configuration: addresses, log level,
-// where its peers are. Invariant: a flag wins over the environment, the
-// environment over the settings file; a key that is no flag is an error.
+// where its peers are. Invariants: a flag wins over the environment, the
+// environment over the settings file; every flag of every verb can be given in
+// all three; a name that is no flag of any verb, or a value that the flag would
+// refuse, is an error, never ignored.
 package settings
 
 import (
@@ -9,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -16,6 +19,7 @@ import (
 	"github.com/spf13/viper"
 
 	"tollgate/internal/daemon"
+	"tollgate/internal/strictyaml"
 )
 
 // The flags, and by that the settings: --redis-url is TOLLGATE_REDIS_URL in the
@@ -50,12 +54,8 @@ const (
 	TLSCA        = "tls-ca"
 )
 
-// Settings are the process's own: flags, environment and settings file.
-type Settings struct{ v *viper.Viper }
-
 // Common adds the flags that every long-lived verb has.
 func Common(f *pflag.FlagSet, admin string) {
-	f.String(SettingsFile, "", "settings `FILE` (YAML, keys named as the flags)")
 	f.String(LogLevel, "info", "debug, info, warn or error")
 	f.Bool(JSON, false, "print one line of JSON on stdout when ready")
 	f.String(AdminAddress, admin, "`ADDRESS` of /healthz, /readyz, /metrics and the operator's API")
@@ -63,6 +63,11 @@ func Common(f *pflag.FlagSet, admin string) {
 	f.String(TLSCert, "", "certificate chain `FILE` (PEM) of xDS, ext_authz and rate limit")
 	f.String(TLSKey, "", "private key `FILE` (PEM)")
 	f.String(TLSCA, "", "CA `FILE` (PEM) that clients and servers of these must show a certificate of")
+}
+
+// Persistent adds the flag that every verb has, to the root of all.
+func Persistent(f *pflag.FlagSet) {
+	f.String(SettingsFile, "", "settings `FILE` (YAML, keys named as the flags)")
 }
 
 // FileFlag adds -f.
@@ -75,48 +80,118 @@ func DataFlag(f *pflag.FlagSet) {
 	f.String(DataDir, "", "`FOLDER` of state (default: .tollgate beside the gateway file)")
 }
 
-// Load reads the settings of a command. Unknown keys of the file are an error.
+// Load reads the settings of a command: what neither flag, environment nor file
+// gives keeps its default. Every fault is in the error, which is a UsageError.
 func Load(cmd *cobra.Command) (Settings, error) {
 	v := viper.New()
 	v.SetEnvPrefix("TOLLGATE")
 	v.SetEnvKeyReplacer(strings.NewReplacer("-", "_"))
 	v.AutomaticEnv()
-	if err := v.BindPFlags(cmd.Flags()); err != nil {
-		return Settings{}, err
-	}
 	if err := v.BindEnv(EnvoyPath, "TOLLGATE_ENVOY_PATH", "TOLLGATE_ENVOY"); err != nil {
 		return Settings{}, err
 	}
-	if file := v.GetString(SettingsFile); file != "" {
-		v.SetConfigFile(file)
-		v.SetConfigType("yaml")
-		if err := v.ReadInConfig(); err != nil {
-			return Settings{}, fmt.Errorf("--settings %s: %w", file, err)
+	known := names(cmd.Root())
+	faults := strangers(os.Environ(), known)
+	if cmd.Flags().Lookup(SettingsFile) != nil {
+		if err := v.BindPFlag(SettingsFile, cmd.Flags().Lookup(SettingsFile)); err != nil {
+			return Settings{}, err
 		}
-		var known []string
-		cmd.Flags().VisitAll(func(f *pflag.Flag) { known = append(known, f.Name) })
-		for _, key := range v.AllKeys() {
-			if !slices.Contains(known, key) {
-				return Settings{}, fmt.Errorf("--settings %s: no setting is named %q; the settings are the flags of `%s --help`", file, key, cmd.CommandPath())
-			}
-		}
+		faults = append(faults, read(v, known)...)
 	}
-	return Settings{v}, nil
+	flags := cmd.Flags()
+	flags.VisitAll(func(f *pflag.Flag) {
+		if f.Changed || f.Name == SettingsFile || !v.IsSet(f.Name) {
+			return
+		}
+		if err := flags.Set(f.Name, written(v, f)); err != nil {
+			faults = append(faults, fmt.Errorf("%s: %w", origin(v, f.Name), err))
+		}
+	})
+	s := Settings{flags}
+	faults = append(faults, s.addresses()...)
+	return s, usage(faults)
 }
 
-// Text is the value of a flag.
-func (s Settings) Text(flag string) string { return s.v.GetString(flag) }
+// read takes the file of --settings in.
+func read(v *viper.Viper, known []string) []error {
+	file := v.GetString(SettingsFile)
+	if file == "" {
+		return nil
+	}
+	f := viper.New()
+	f.SetConfigFile(file)
+	f.SetConfigType("yaml")
+	if err := f.ReadInConfig(); err != nil {
+		return []error{fmt.Errorf("--%s %s: %w", SettingsFile, file, err)}
+	}
+	var faults []error
+	for _, key := range slices.Sorted(slices.Values(f.AllKeys())) {
+		switch {
+		case key == SettingsFile:
+			faults = append(faults, fmt.Errorf("--%s %s: a settings file names no other", SettingsFile, file))
+		case !slices.Contains(known, key):
+			faults = append(faults, fmt.Errorf("--%s %s: no setting is named %q%s; the settings are the flags, see `tollgate VERB --help`", SettingsFile, file, key, strictyaml.Suggest(key, known)))
+		}
+	}
+	if err := v.MergeConfigMap(f.AllSettings()); err != nil {
+		faults = append(faults, fmt.Errorf("--%s %s: %w", SettingsFile, file, err))
+	}
+	return faults
+}
+
+// written is a value as it would stand on the command line.
+func written(v *viper.Viper, f *pflag.Flag) string {
+	if list, ok := v.Get(f.Name).([]any); ok {
+		items := make([]string, 0, len(list))
+		for _, item := range list {
+			items = append(items, fmt.Sprint(item))
+		}
+		return strings.Join(items, ",")
+	}
+	return fmt.Sprint(v.Get(f.Name))
+}
+
+// origin says where a value that is no flag's came from.
+func origin(v *viper.Viper, flag string) string {
+	for _, variable := range variables(flag) {
+		if os.Getenv(variable) != "" {
+			return variable
+		}
+	}
+	return fmt.Sprintf("--%s %s: %s", SettingsFile, v.GetString(SettingsFile), flag)
+}
+
+// Settings are the process's own: flags, environment and settings file.
+type Settings struct{ flags *pflag.FlagSet }
+
+// Text is the value of a flag, "" when the verb has none of that name.
+func (s Settings) Text(flag string) string {
+	if f := s.flags.Lookup(flag); f != nil {
+		return f.Value.String()
+	}
+	return ""
+}
 
 // On is the value of a switch.
-func (s Settings) On(flag string) bool { return s.v.GetBool(flag) }
+func (s Settings) On(flag string) bool { return s.Text(flag) == "true" }
 
 // Number is the value of a count.
-func (s Settings) Number(flag string) int { return s.v.GetInt(flag) }
+func (s Settings) Number(flag string) int {
+	n, err := strconv.Atoi(s.Text(flag))
+	if err != nil {
+		return 0
+	}
+	return n
+}
 
 // List takes "a,b", a YAML list and repeated flags alike.
 func (s Settings) List(flag string) []string {
+	items, err := s.flags.GetStringSlice(flag)
+	if err != nil {
+		return nil
+	}
 	var out []string
-	for _, item := range s.v.GetStringSlice(flag) {
+	for _, item := range items {
 		for part := range strings.SplitSeq(item, ",") {
 			if part = strings.TrimSpace(part); part != "" {
 				out = append(out, part)
@@ -128,7 +203,11 @@ func (s Settings) List(flag string) []string {
 
 // Logger is the process's, on standard error.
 func (s Settings) Logger() (*slog.Logger, error) {
-	return daemon.Logger(os.Stderr, s.Text(LogLevel))
+	log, err := daemon.Logger(os.Stderr, s.Text(LogLevel))
+	if err != nil {
+		return nil, UsageError{err}
+	}
+	return log, nil
 }
 
 // Address is where a flag says to listen; with --free-ports any free port of

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"os"
+	"strings"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
@@ -19,7 +20,7 @@ func (s Settings) ServerCredentials(flag string) (grpc.ServerOption, error) {
 	cert, key := s.Text(TLSCert), s.Text(TLSKey)
 	if cert == "" && key == "" {
 		if address := s.Address(flag); !daemon.Loopback(address) && !s.On(Insecure) {
-			return nil, fmt.Errorf("--%s %s is off loopback: give --%s and --%s, or accept plain text with --%s", flag, address, TLSCert, TLSKey, Insecure)
+			return nil, Usagef("--%s %s is off loopback: give --%s and --%s, or accept plain text with --%s", flag, address, TLSCert, TLSKey, Insecure)
 		}
 		return grpc.Creds(insecure.NewCredentials()), nil
 	}
@@ -41,7 +42,16 @@ func (s Settings) ServerCredentials(flag string) (grpc.ServerOption, error) {
 // would cross the network in plain text, unless that was asked for.
 func (s Settings) PlainAdmin() error {
 	if address := s.Address(AdminAddress); !daemon.Loopback(address) && !s.On(Insecure) {
-		return fmt.Errorf("--%s %s is off loopback and speaks plain HTTP: put a proxy with TLS in front of it, or accept plain text with --%s", AdminAddress, address, Insecure)
+		return Usagef("--%s %s is off loopback and speaks plain HTTP: put a proxy with TLS in front of it, or accept plain text with --%s", AdminAddress, address, Insecure)
+	}
+	return nil
+}
+
+// PrivateEnvoyAdmin refuses an address of Envoy's own admin that another
+// machine reaches: it can stop the proxy and show its secrets.
+func (s Settings) PrivateEnvoyAdmin() error {
+	if address := s.Address(EnvoyAdmin); !strings.HasPrefix(address, "unix:") && !daemon.Loopback(address) {
+		return Usagef("--%s %s: Envoy's admin can stop the proxy and show its secrets, so it stays on loopback or a socket", EnvoyAdmin, address)
 	}
 	return nil
 }
@@ -51,7 +61,7 @@ func (s Settings) DialOptions() ([]grpc.DialOption, error) {
 	if s.Text(TLSCA) == "" {
 		for _, server := range s.List(XDSServers) {
 			if !daemon.Loopback(server) && !s.On(Insecure) {
-				return nil, fmt.Errorf("--%s %s is off loopback: give --%s, or accept plain text with --%s", XDSServers, server, TLSCA, Insecure)
+				return nil, Usagef("--%s %s is off loopback: give --%s, or accept plain text with --%s", XDSServers, server, TLSCA, Insecure)
 			}
 		}
 		return []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())}, nil

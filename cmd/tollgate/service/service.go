@@ -53,12 +53,10 @@ func Command() *cobra.Command {
 	}
 	flags(orderCmd.Flags())
 	orderCmd.Flags().StringSlice("user-grpc", nil, "instances of the user service, `host:port,…` (gRPC)")
-	cmd.AddCommand(userCmd, orderCmd)
-	return cmd
+	return verb.Parent(cmd, userCmd, orderCmd)
 }
 
 func flags(f *pflag.FlagSet) {
-	f.String(settings.SettingsFile, "", "settings `FILE` (YAML, keys named as the flags)")
 	f.String(settings.LogLevel, "info", "debug, info, warn or error")
 	f.String("http", "127.0.0.1:0", "`ADDRESS` of HTTP")
 	f.String("grpc", "127.0.0.1:0", "`ADDRESS` of gRPC")

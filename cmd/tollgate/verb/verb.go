@@ -3,10 +3,18 @@
 // told from one of usage by its type, never by its text.
 package verb
 
-import "github.com/spf13/cobra"
+import (
+	"errors"
+	"fmt"
+	"strings"
 
-// Failure is an error of a verb that was understood (exit 1); any other is of
-// usage (exit 2).
+	"github.com/spf13/cobra"
+
+	"tollgate/internal/settings"
+)
+
+// Failure is an error of a verb that was understood (exit 1); any other, such
+// as a settings.UsageError, is of usage (exit 2).
 type Failure struct{ error }
 
 // Unwrap returns what failed.
@@ -15,9 +23,35 @@ func (f Failure) Unwrap() error { return f.error }
 // Do wraps what a command does, so that its errors are Failures.
 func Do(do func(cmd *cobra.Command, args []string) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
-		if err := do(cmd, args); err != nil {
-			return Failure{err}
+		err := do(cmd, args)
+		var usage settings.UsageError
+		if err == nil || errors.As(err, &usage) {
+			return err
 		}
-		return nil
+		return Failure{err}
 	}
+}
+
+// Parent makes a command that only holds others refuse what is none of them,
+// where cobra would print help and call it a success.
+func Parent(cmd *cobra.Command, children ...*cobra.Command) *cobra.Command {
+	cmd.AddCommand(children...)
+	cmd.SuggestionsMinimumDistance = 2
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		var names []string
+		for _, child := range cmd.Commands() {
+			if child.Name() != "help" && !child.Hidden {
+				names = append(names, child.Name())
+			}
+		}
+		if len(args) == 0 {
+			return settings.Usagef("`%s` needs one of: %s", cmd.CommandPath(), strings.Join(names, ", "))
+		}
+		hint := ""
+		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+			hint = fmt.Sprintf("; did you mean %q?", near[0])
+		}
+		return settings.Usagef("`%s` has no %q%s: it has %s", cmd.CommandPath(), args[0], hint, strings.Join(names, ", "))
+	}
+	return cmd
 }
