@@ -2,7 +2,6 @@ package routing
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -243,9 +242,9 @@ func replacePrefix(m *config.Match, prefix string) *matcherv3.RegexMatchAndSubst
 		from = m.Path
 	}
 	if bare == "" || from == "" {
-		return &matcherv3.RegexMatchAndSubstitute{Pattern: field.Regex("^" + regexp.QuoteMeta(from) + "/?"), Substitution: literalSubstitution(bare) + "/"}
+		return &matcherv3.RegexMatchAndSubstitute{Pattern: field.Regex("^" + literalPath(from) + "/?"), Substitution: literalSubstitution(bare) + "/"}
 	}
-	return &matcherv3.RegexMatchAndSubstitute{Pattern: field.Regex("^" + regexp.QuoteMeta(from)), Substitution: literalSubstitution(bare)}
+	return &matcherv3.RegexMatchAndSubstitute{Pattern: field.Regex("^" + literalPath(from)), Substitution: literalSubstitution(bare)}
 }
 
 // fillTemplate moves the variables of the matched template into another.

@@ -59,18 +59,34 @@ func rankOf(r *config.Route, order int) rank {
 func matchPath(m *config.Match) *routev3.RouteMatch {
 	switch m.Kind {
 	case config.PathExact:
+		if strings.Contains(m.Path, "%") {
+			return &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_SafeRegex{SafeRegex: field.Regex(literalPath(m.Path))}}
+		}
 		return &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Path{Path: m.Path}}
 	case config.PathTemplate:
 		return &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_SafeRegex{SafeRegex: field.Regex(templateRegex(m.Path, false))}}
 	case config.PathRegex:
 		return &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_SafeRegex{SafeRegex: field.Regex(m.Path)}}
 	case config.PathPrefix:
+		if strings.Contains(m.Path, "%") {
+			return &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_SafeRegex{SafeRegex: field.Regex(literalPath(m.Path) + "(?:/.*)?")}}
+		}
 		if m.Path != "/" {
 			return &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_PathSeparatedPrefix{PathSeparatedPrefix: m.Path}}
 		}
 	case config.PathAny:
 	}
 	return &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}}
+}
+
+// literalPath is RE2 for a path whose escapes may be in upper and lower case:
+// both are one path to who decodes them.
+func literalPath(path string) string {
+	before, rest, escaped := strings.Cut(path, "%")
+	if !escaped || len(rest) < 2 {
+		return regexp.QuoteMeta(path)
+	}
+	return regexp.QuoteMeta(before) + "%(?i:" + rest[:2] + ")" + literalPath(rest[2:])
 }
 
 // match matches what the route of the file matches, methods apart.
@@ -198,7 +214,7 @@ func templateRegex(template string, capture bool) string {
 	if capture {
 		variable = "([^/]+)"
 	}
-	eachPart(template, func(s string) { b.WriteString(regexp.QuoteMeta(s)) }, func(string) { b.WriteString(variable) })
+	eachPart(template, func(s string) { b.WriteString(literalPath(s)) }, func(string) { b.WriteString(variable) })
 	return b.String()
 }
 

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"tollgate/internal/oneview"
 )
 
 const (
@@ -22,6 +24,7 @@ var (
 	headerForm     = regexp.MustCompile("^[a-z0-9!#$%&'*+.^_`|~-]+$")
 	labelForm      = regexp.MustCompile(`^[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?$`)
 	pathForm       = regexp.MustCompile(`^/([A-Za-z0-9/._~!$&'()*+,=:@-]|%[0-9A-Fa-f]{2})*$`)
+	escaped        = regexp.MustCompile(`%[0-9A-Fa-f]{2}`)
 	variableForm   = regexp.MustCompile(`^\{[A-Za-z_][A-Za-z0-9_]*\}$`)
 	permissionForm = regexp.MustCompile(`^(\*|([A-Za-z0-9._/-]+|\*):([A-Za-z0-9._/-]+|\*))$`)
 )
@@ -241,25 +244,25 @@ func (p *Path) UnmarshalText(text []byte) error {
 	case len(s) > maxPattern || !pathForm.MatchString(s):
 		return fmt.Errorf("%q is not a path: it begins with / and has no query and none of the characters ; \" < > \\ and space", clip(text))
 	}
-	if err := normal(s); err != nil {
-		return err
-	}
+	s, err := normal(s)
 	*p = Path(s)
-	return nil
+	return err
 }
 
-// normal refuses a path that Envoy would rewrite or refuse before it is matched.
-func normal(path string) error {
+// normal refuses a path that Envoy would rewrite or the gateway refuse before it
+// is matched, and writes escapes as rules see them, in upper case.
+func normal(path string) (string, error) {
 	for i, segment := range strings.Split(path[1:], "/") {
 		last := i == strings.Count(path, "/")-1
 		if segment == "." || segment == ".." || (segment == "" && !last) {
-			return fmt.Errorf("%q can never match: requests have no //, /./ and /../ when they are matched", path)
+			return "", fmt.Errorf("%q can never match: requests have no //, /./ and /../ when they are matched", path)
 		}
 	}
-	if strings.Contains(path, "%25") || strings.Contains(path, "%00") {
-		return fmt.Errorf("%q can never match: requests with %%25 or %%00 are refused", path)
+	_, err := oneview.Parse(strings.NewReplacer("{", "", "}", "").Replace(path))
+	if err != nil {
+		return "", fmt.Errorf("%q can never match: requests that escape %%, /, control characters or what may stand bare are refused", path)
 	}
-	return nil
+	return escaped.ReplaceAllStringFunc(path, strings.ToUpper), nil
 }
 
 // Template is a path in which whole segments may be variables: /v1/orders/{id}.
@@ -285,11 +288,9 @@ func (t *Template) UnmarshalText(text []byte) error {
 			return fmt.Errorf("%q: %q is not a segment of a path", clip(text), segment)
 		}
 	}
-	if err := normal(s); err != nil {
-		return err
-	}
+	s, err := normal(s)
 	*t = Template(s)
-	return nil
+	return err
 }
 
 // Variables lists the names in braces.
