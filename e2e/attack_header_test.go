@@ -72,6 +72,8 @@ func headerAttacks() []attack {
 	var all []attack
 	for _, name := range []string{
 		"x-auth-token", "x-auth-tenant", "x-auth-user", "x-auth-kind", "x-auth-request-user", "X-AUTH-TENANT", "x-tenant-id", "x-user-id",
+		"x-real-ip", "forwarded", "true-client-ip", "cf-connecting-ip", "x-client-ip", "x-original-uri", "x-original-method", "x-original-host", "x-host", "remote-user", "x-remote-user",
+		"proxy-authorization", "x-http-method", "x-method-override", "x-forwarded-user", "x-request-id",
 		"x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-port", "x-forwarded-client-cert", "x-original-url", "x-rewrite-url", "x-http-method-override",
 		"x-envoy-original-path", "x-envoy-original-host", "x-envoy-external-address", "x-envoy-internal", "x-envoy-auth-partial-body", "x-envoy-auth-failure-mode-allowed",
 		"x-envoy-auth-headers-to-remove", "x-envoy-upstream-rq-timeout-ms", "x-envoy-decorator-operation", "x-envoy-retry-on", "x-envoy-force-trace",
@@ -129,6 +131,8 @@ func headerAttacks() []attack {
 		attack{name: "an unknown method", group: 3, method: "EVIL", want: refused(400)},
 		attack{name: "TRACE", group: 3, method: "TRACE", want: refused(403)},
 		attack{name: "lower case method", group: 3, method: "get", want: refused(400)},
+		attack{name: "lower case method (h2)", group: 3, h2: true, method: "delete", want: refused(400)},
+		attack{name: "mixed case method of a public path (h2)", group: 3, h2: true, method: "Delete", target: "/public/x", want: refused(400)},
 		attack{name: "lower case bearer", group: 3, with: []string{"Authorization: bearer {token}"}, want: orders.by("bob")},
 		attack{name: "upper case bearer", group: 3, with: []string{"AUTHORIZATION: BEARER {token}"}, want: orders.by("bob")},
 		attack{name: "two spaces behind bearer", group: 3, with: []string{"Authorization: Bearer  {token}"}, want: orders.by("bob")},

@@ -11,6 +11,7 @@ import (
 
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 
+	"tollgate/api/contract"
 	"tollgate/e2e/harness"
 	"tollgate/e2e/traffic"
 	"tollgate/internal/identity"
@@ -314,8 +315,8 @@ func (l *lair) wantStripped(t *testing.T, who string, header http.Header) {
 	t.Helper()
 	for name, values := range header {
 		lower := strings.ToLower(name)
-		ours := slices.ContainsFunc([]string{"x-auth-", "x-envoy-", "x-forwarded-"}, func(p string) bool { return strings.HasPrefix(lower, p) }) ||
-			slices.Contains([]string{"x-tenant-id", "x-user-id", "x-original-url", "x-rewrite-url", "x-http-method-override"}, lower)
+		ours := slices.ContainsFunc(contract.StrippedPrefixes(), func(p string) bool { return strings.HasPrefix(lower, p) }) ||
+			slices.Contains(contract.StrippedNames(), lower)
 		if ours && strings.Contains(strings.Join(values, ","), evil) {
 			t.Errorf("%s saw the client's %s: %q", who, name, values)
 		}

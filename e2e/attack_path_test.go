@@ -70,6 +70,20 @@ func pathAttacks() []attack {
 		{"cut escape", "/orders/%4"},
 		{"lonely percent", "/orders/%"},
 		{"percent u", "/orders/%u002e"},
+		// An escape of what may stand bare is a second spelling (S3).
+		{"escaped colon", "/orders/things%3Apurge"},
+		{"escaped colon, lower case", "/orders/things%3apurge"},
+		{"escaped at", "/orders/%40me"},
+		{"escaped dollar", "/orders/%24batch"},
+		{"escaped plus in a public path", "/public/a%2Bb"},
+		{"escaped comma and equals sign", "/orders/a%2Cb%3D"},
+		{"escaped exclamation mark", "/orders/%21"},
+		{"bare bracket", "/orders/[1]"},
+		{"broken escape in a query", "/orders/1?a=%zz"},
+		{"byte that UTF-8 lacks in a query", "/orders/1?a=%ff"},
+		{"two separators in a query", "/orders/1?a=1;b=2"},
+		{"129 parameters", "/orders/1?" + strings.Repeat("a&", 128) + "a"},
+		{"12,000 parameters of a public path", "/public/x?mode=admin" + strings.Repeat("&", 12_000)},
 	} {
 		add(bad.name, bad.target, refused(400))
 		add(bad.name, bad.target, refused(400), over2)
@@ -92,7 +106,7 @@ func pathAttacks() []attack {
 		{"trailing slash", "/orders/"},
 		{"empty query", "/orders/1?"},
 		{"query with a path in it", "/orders/1?/../admin"},
-		{"query with escapes", "/orders/1?a=%2e%2e%2f&b=%25&c=;&d=%00"},
+		{"query with escapes", "/orders/1?a=%2e%2e%2f&b=%25&c=%3B&d=%00"},
 		{"query with a second question mark", "/orders/1?a?b"},
 		{"three dots", "/orders/..."},
 		{"hidden file", "/orders/.git"},

@@ -24,6 +24,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"tollgate/xds/compile/field"
+	"tollgate/xds/compile/guard"
 	"tollgate/xds/compile/limiting"
 	"tollgate/xds/compile/routing"
 	"tollgate/xds/config"
@@ -36,7 +37,7 @@ const floodAddresses = 50_000
 // filters are those of a listener. What routes decide is not here: an edit of
 // this list reconnects every client.
 func (b *builder) filters(l *config.Listener) []*hcmv3.HttpFilter {
-	out := []*hcmv3.HttpFilter{filter(routing.CORSFilter, &corsv3.Cors{})}
+	out := []*hcmv3.HttpFilter{filter(guard.Filter, guard.Every()), filter(routing.CORSFilter, &corsv3.Cors{})}
 	if l.Flood != nil {
 		out = append(out, filter(floodFilter, flood(l.Flood)))
 	}

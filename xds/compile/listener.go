@@ -6,7 +6,6 @@ import (
 	"time"
 
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
-	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	tracev3 "github.com/envoyproxy/go-control-plane/envoy/config/trace/v3"
@@ -19,6 +18,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"tollgate/xds/compile/field"
+	"tollgate/xds/compile/guard"
 	"tollgate/xds/compile/refusal"
 	"tollgate/xds/compile/routing"
 	"tollgate/xds/config"
@@ -90,7 +90,7 @@ func (b *builder) connectionManager(l *config.Listener, trusted bool) *hcmv3.Htt
 		MaxRequestHeadersKb:   field.Uint(60),
 		DelayedCloseTimeout:   field.Duration(time.Second),
 		EarlyHeaderMutationExtensions: []*corev3.TypedExtensionConfig{
-			field.Extension("envoy.http.early_header_mutation.header_mutation", &earlyv3.HeaderMutation{Mutations: strips(trusted)}),
+			field.Extension("envoy.http.early_header_mutation.header_mutation", &earlyv3.HeaderMutation{Mutations: guard.Strip(trusted)}),
 		},
 		CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{
 			HeadersWithUnderscoresAction: corev3.HttpProtocolOptions_REJECT_REQUEST, MaxHeadersCount: field.Uint(100), IdleTimeout: field.Duration(300 * time.Second),
@@ -108,19 +108,6 @@ func (b *builder) connectionManager(l *config.Listener, trusted bool) *hcmv3.Htt
 		})}
 	}
 	return hcm
-}
-
-// strips takes away what only we, or a proxy of ours, may say, before
-// anything looks at the request.
-func strips(trusted bool) []*mutationv3.HeaderMutation {
-	out := []*mutationv3.HeaderMutation{routing.RemovePrefix("x-auth-"), routing.RemovePrefix("x-envoy-")}
-	if !trusted {
-		out = append(out, routing.RemovePrefix("x-forwarded-"))
-	}
-	for _, name := range []string{"x-tenant-id", "x-user-id", "x-forwarded-host", "x-original-url", "x-rewrite-url", "x-http-method-override"} {
-		out = append(out, &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_Remove{Remove: name}})
-	}
-	return out
 }
 
 // accessLog leaves the query out: it may hold credentials. The path is the

@@ -61,6 +61,10 @@ func static(t testing.TB, objects []release.Object) *bootstrapv3.Bootstrap {
 	out := &bootstrapv3.Bootstrap{
 		Node:            &corev3.Node{Id: "test", Cluster: "edge"},
 		StaticResources: &bootstrapv3.Bootstrap_StaticResources{},
+		// As our own bootstrap has it (package envoy).
+		LayeredRuntime: &bootstrapv3.LayeredRuntime{Layers: []*bootstrapv3.RuntimeLayer{{Name: "base", LayerSpecifier: &bootstrapv3.RuntimeLayer_StaticLayer{
+			StaticLayer: field.Struct(map[string]any{"re2.max_program_size.error_level": 1000}),
+		}}}},
 	}
 	routes, endpoints := map[string]*routev3.RouteConfiguration{}, map[string]*endpointv3.ClusterLoadAssignment{}
 	for _, o := range objects {

@@ -44,6 +44,27 @@ const finished = `response.code_details == 'direct_response' || ` +
 const limited = `response.code_details == 'request_rate_limited' && 'envoy.filters.http.ratelimit' in metadata.filter_metadata && ` +
 	`'message' in metadata.filter_metadata['envoy.filters.http.ratelimit']`
 
+// guarded is the condition for refusals of package guard, whose filters can
+// only say 403; it stands first, because the others go by status.
+const guarded = `response.code_details.startsWith('rbac_access_denied_matched_policy[guard')`
+
+// grpcCall is the condition for calls of gRPC: the message of their status is
+// text.
+const grpcCall = `'content-type' in request.headers && request.headers['content-type'].startsWith('application/grpc')`
+
+// guards gives the refusals of package guard their status and envelope.
+func guards() []*hcmv3.ResponseMapper {
+	refused := Refusal{400, "bad_request", "The host, the method, the path or the query of the request is malformed or can be read in several ways"}
+	status := field.Uint(uint32(refused.Status))
+	text := &corev3.SubstitutionFormatString{Format: &corev3.SubstitutionFormatString_TextFormatSource{
+		TextFormatSource: field.Inline(refused.Reason + ": " + refused.Message),
+	}}
+	return []*hcmv3.ResponseMapper{
+		{Filter: expression(guarded + " && " + grpcCall), StatusCode: status, BodyFormatOverride: text},
+		{Filter: expression(guarded), StatusCode: status, BodyFormatOverride: refused.Body()},
+	}
+}
+
 // LocalReplies gives every refusal of Envoy our envelope. The first mapper
 // that applies wins.
 func LocalReplies() *hcmv3.LocalReplyConfig {
@@ -55,14 +76,14 @@ func LocalReplies() *hcmv3.LocalReplyConfig {
 	grpc := &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_HeaderFilter{HeaderFilter: &accesslogv3.HeaderFilter{
 		Header: field.Header("content-type", field.Prefix("application/grpc")),
 	}}}
-	mappers := []*hcmv3.ResponseMapper{
+	mappers := append(guards(), []*hcmv3.ResponseMapper{
 		// The message of a gRPC status is text.
 		{Filter: grpc, BodyFormatOverride: asIs("")},
 		{Filter: expression(limited), BodyFormatOverride: Refusal{429, "over_limit", "%DYNAMIC_METADATA(envoy.filters.http.ratelimit:message)%"}.Body()},
 		{Filter: expression(finished), BodyFormatOverride: asIs("")},
 		{Filter: expression(`response.code_details == 'ext_authz_error'`), BodyFormatOverride: Refusal{503, "authz_unavailable", "Authorization is not available; try again"}.Body()},
 		{Filter: expression(`response.code_details == 'rate_limiter_error'`), BodyFormatOverride: Refusal{503, "limiter_unavailable", "Rate limiting is not available; try again"}.Body()},
-	}
+	}...)
 	for _, r := range []Refusal{
 		{401, "missing_credential", "Authentication required"},
 		{403, "permission_denied", "Forbidden"},

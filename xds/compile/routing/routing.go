@@ -104,5 +104,5 @@ func (b *Builder) toHTTPS(port uint16) *routev3.VirtualHost {
 		Name: "#https", Match: &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
 		Action: &routev3.Route_Redirect{Redirect: action}, TypedPerFilterConfig: b.unauthorized,
 	}
-	return &routev3.VirtualHost{Name: "*", Domains: []string{"*"}, Routes: append(b.guards(), redirect)}
+	return &routev3.VirtualHost{Name: "*", Domains: []string{"*"}, Routes: []*routev3.Route{redirect}}
 }

@@ -13,13 +13,6 @@ import (
 	"tollgate/xds/config"
 )
 
-// Requests that Envoy and an upstream may read differently are refused before
-// any route, so that public routes are guarded too.
-const (
-	honestAuthority = `[A-Za-z0-9.:\[\]-]+`
-	hostilePath     = `.*(;|%25|%[cC][01]|%[^0-9a-fA-F]|%.[^0-9a-fA-F]|%$|%.$).*`
-)
-
 // refuse answers whatever m matches, asking nobody.
 func (b *Builder) refuse(r refusal.Refusal, name string, m *routev3.RouteMatch) *routev3.Route {
 	body := b.bodies[r]
@@ -30,17 +23,6 @@ func (b *Builder) refuse(r refusal.Refusal, name string, m *routev3.RouteMatch) 
 	return &routev3.Route{
 		Name: name, Match: m, TypedPerFilterConfig: b.unauthorized,
 		Action: &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{Status: uint32(r.Status), BodyFormat: body}},
-	}
-}
-
-// guards are the first routes of every virtual host.
-func (b *Builder) guards() []*routev3.Route {
-	authority := field.Header(":authority", field.Pattern(honestAuthority))
-	authority.InvertMatch = true
-	refused := refusal.Refusal{Status: 400, Reason: "bad_request", Message: "The host or the path of the request is malformed"}
-	return []*routev3.Route{
-		b.refuse(refused, "#400-authority", &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}, Headers: []*routev3.HeaderMatcher{authority}}),
-		b.refuse(refused, "#400-path", &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_SafeRegex{SafeRegex: field.Regex(hostilePath)}}),
 	}
 }
 
@@ -72,7 +54,7 @@ func (b *Builder) virtualHosts(l *config.Listener) []*routev3.VirtualHost {
 			vh.Domains = append(vh.GetDomains(), host)
 			continue
 		}
-		vh := &routev3.VirtualHost{Name: host, Domains: []string{host}, Routes: b.guards()}
+		vh := &routev3.VirtualHost{Name: host, Domains: []string{host}}
 		for _, e := range b.ordered(entries) {
 			vh.Routes = append(vh.Routes, e.route)
 		}

@@ -1,0 +1,151 @@
+package compile_test
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+
+	"tollgate/api/contract"
+	"tollgate/internal/oneview"
+	"tollgate/xds/compile"
+	"tollgate/xds/release"
+)
+
+const watched = `
+version: 1
+listeners: [{name: http, address: ADDRESS, plaintext: true, trusted_proxies: {from: [PROXIES], via: xff}}]
+access_log: none
+identity: {api_keys: {header: x-api-key, store: file:keys.yaml}}
+tenants: [{name: "*"}]
+upstreams: [{name: a, endpoints: [BACKEND]}]
+routes:
+  - {name: custom, match: {path: {exact: "/v1/things:purge"}}, auth: api_key, upstream: a}
+  - {name: public, match: {path: {prefix: /}}, auth: public, cors: {origins: ["https://app.test"]}, upstream: a}
+  - {name: cafe, match: {path: {prefix: "/caf%c3%a9"}}, auth: api_key, upstream: a}
+`
+
+// TestOneViewOnTheListener (S3, S13): what an upstream could read in another way
+// than Envoy is 400 with our envelope, on public routes too, and nobody is
+// asked; honest requests that look odd pass.
+func TestOneViewOnTheListener(t *testing.T) {
+	s, address := serve(t)
+	e := behave(t, strings.ReplaceAll(watched, "PROXIES", "10.0.0.0/8"), map[string]string{"BACKEND": backend(t, "a")}, address, address)
+	many := strings.Repeat("&", oneview.MaxParameters)
+	for _, test := range []struct {
+		method, target string
+		headers        []string
+		status         int
+	}{
+		{"GET", "/v1/things:purge", nil, 401},
+		{"GET", "/v1/things%3Apurge", nil, 400},
+		{"GET", "/v1/things%3apurge", nil, 400},
+		{"GET", "/x/%40me", nil, 400},
+		{"GET", "/x/%24%26", nil, 400},
+		{"GET", "/x/%ff", nil, 400},
+		{"GET", "/x/%0a", nil, 400},
+		{"GET", "/x;y", nil, 400},
+		{"GET", "/x/[1]", nil, 400},
+		{"GET", "/x?a=%zz", nil, 400},
+		{"GET", "/x?a;b", nil, 400},
+		{"GET", "/x?a=%ff", nil, 400},
+		{"GET", "/x?" + many, nil, 400},
+		{"OPTIONS", "/x/%3A", []string{"origin", "https://app.test", "access-control-request-method", "GET"}, 400},
+		{"GET", "/x", []string{"host", "a,b"}, 400},
+		{"GET", "/caf%C3%A9/x", nil, 401},
+		{"GET", "/caf%c3%a9/x", nil, 401},
+		{"GET", "/x?" + many[1:], nil, 200},
+		{"GET", "/x/a%20b/@me:!$&'()*+,=%E2%82%AC%5B1%5D", nil, 200},
+		{"GET", `/x?f[n]={1}|^%00%3B%25&b=%E2%82%AC+c/?d`, nil, 200},
+	} {
+		a := e.do(test.method, test.target, nil, test.headers...)
+		if a.status != test.status {
+			t.Errorf("%s %.60s %v: %d, want %d: %s", test.method, test.target, test.headers, a.status, test.status, a.body)
+		}
+		if test.status == http.StatusBadRequest && a.reason(t) != "bad_request" {
+			t.Errorf("%s %.60s: %s", test.method, test.target, a.body)
+		}
+		s.mu.Lock()
+		if asked := s.policy != ""; asked != (test.status == 401) {
+			t.Errorf("%s %.60s: ext_authz was asked: %v", test.method, test.target, asked)
+		}
+		s.policy = ""
+		s.mu.Unlock()
+	}
+	a := e.do("POST", "/x;y", nil, "content-type", "application/grpc")
+	if a.status != 200 || a.header.Get("grpc-status") != "13" || !strings.HasPrefix(a.header.Get("grpc-message"), "bad_request: ") {
+		t.Errorf("gRPC: %d %v", a.status, a.header)
+	}
+}
+
+// TestStripped (S13, S14 g): what only the gateway may say is gone; a trusted
+// proxy may say where the client was, and no more.
+func TestStripped(t *testing.T) {
+	var headers []string
+	for _, name := range contract.StrippedNames() {
+		headers = append(headers, name, "evil")
+	}
+	for _, prefix := range contract.StrippedPrefixes() {
+		headers = append(headers, prefix+"user", "evil", prefix+"f", "evil", prefix+"forx", "evil", prefix, "evil")
+	}
+	for _, name := range contract.ForwardedByProxies() {
+		headers = append(headers, name, "evil")
+	}
+	for _, test := range []struct {
+		proxies string
+		kept    []string
+	}{
+		{"10.0.0.0/8", nil},
+		{"127.0.0.0/8", contract.ForwardedByProxies()},
+	} {
+		e := behave(t, strings.ReplaceAll(watched, "PROXIES", test.proxies), map[string]string{"BACKEND": backend(t, "a")}, "127.0.0.1:1", "127.0.0.1:1")
+		got := e.do("GET", "/x", nil, headers...).echo(t).Header
+		kept := map[string]bool{}
+		for _, name := range test.kept {
+			kept[http.CanonicalHeaderKey(name)] = true
+		}
+		for name, values := range got {
+			if evil := strings.Contains(strings.Join(values, ","), "evil"); evil && !kept[name] {
+				t.Errorf("from %s: %s: %q reached the upstream", test.proxies, name, values)
+			}
+		}
+		for name := range kept {
+			if !strings.Contains(got.Get(name), "evil") && name != "X-Forwarded-Proto" {
+				t.Errorf("from %s: %s: %q, a trusted proxy said something else", test.proxies, name, got.Get(name))
+			}
+		}
+	}
+}
+
+// TestRoutesLeaveTheFilterChain: an edit of routes sends no listener, which
+// would drain its clients.
+func TestRoutesLeaveTheFilterChain(t *testing.T) {
+	p := newPEMs(t)
+	listener := func(routes string) []byte {
+		gw := parse(t, p, "gateway.yaml", []byte(`
+version: 1
+listeners: [{name: http, address: 127.0.0.1:8080}]
+upstreams: [{name: a, endpoints: [127.0.0.1:1]}]
+identity: {api_keys: {header: x-api-key, store: file:keys.yaml}}
+tenants: [{name: "*"}]
+routes:
+`+routes))
+		objects, _ := compile.Compile(gw, scope())
+		for _, o := range objects {
+			if o.Type == release.TypeListener && o.Audience == release.Edge {
+				data, _ := proto.MarshalOptions{Deterministic: true}.Marshal(o.Message)
+				return data
+			}
+		}
+		t.Fatal("no listener")
+		return nil
+	}
+	plain := listener("  - {name: a, match: {path: {prefix: /}}, auth: public, upstream: a}\n")
+	conditions := listener(`  - {name: a, match: {path: {prefix: /}}, auth: public, upstream: a}
+  - {name: b, match: {hosts: [b.test], path: {prefix: /}, query: {mode: admin}, headers: {x-mode: admin}, cookies: {mode: admin}}, auth: api_key, authorize: [{allow: 'request.query["q"] == "1" && request.headers["x-q"] == "1"'}], upstream: a}
+`)
+	if string(plain) != string(conditions) {
+		t.Error("routes change the listener")
+	}
+}
