@@ -162,7 +162,7 @@ func behave(t *testing.T, yaml string, backends map[string]string, extAuthz, lim
 	}
 	gw := parse(t, newPEMs(t), "gateway.yaml", []byte(strings.NewReplacer(replace...).Replace(yaml)))
 	objects, _ := compile.Compile(gw, compile.Scope{ExtAuthz: []string{extAuthz}, RateLimit: []string{limiter}})
-	return start(t, static(t, objects), address)
+	return start(t, bootstrap(t, objects), address)
 }
 
 const routed = `
@@ -401,7 +401,7 @@ func TestForgottenRoute(t *testing.T) {
 			}
 		}
 	}
-	e := start(t, static(t, objects), address)
+	e := start(t, bootstrap(t, objects), address)
 	if a := e.do("GET", "/public", nil); a.status != 503 || a.reason(t) != "authz_unavailable" {
 		t.Errorf("%d %s", a.status, a.body)
 	}

@@ -17,7 +17,7 @@ func TestEnvoyTakesEveryGolden(t *testing.T) {
 	for _, path := range append(cases(t), shipped(t)...) {
 		t.Run(path, func(t *testing.T) {
 			objects, _ := compile.Compile(parseFile(t, p, path), scope())
-			out, err := exec.CommandContext(t.Context(), binary(t), "--mode", "validate", "-c", write(t, static(t, objects)), "--log-level", "warning").CombinedOutput()
+			out, err := exec.CommandContext(t.Context(), binary(t), "--mode", "validate", "-c", write(t, bootstrap(t, objects)), "--log-level", "warning").CombinedOutput()
 			if err != nil {
 				t.Fatalf("%v\n%s", err, out)
 			}

@@ -16,17 +16,9 @@ import (
 	"time"
 
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
-	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
-	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
-	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
-	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
-	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"google.golang.org/protobuf/encoding/protojson"
-	"google.golang.org/protobuf/proto"
 
-	"tollgate/xds/compile/field"
+	"tollgate/xds/compile/static"
 	"tollgate/xds/release"
 )
 
@@ -55,75 +47,14 @@ func binary(t testing.TB) string {
 	return path
 }
 
-// static is a release as a bootstrap that asks no control plane.
-func static(t testing.TB, objects []release.Object) *bootstrapv3.Bootstrap {
+// bootstrap is a release as a bootstrap that asks no control plane.
+func bootstrap(t testing.TB, objects []release.Object) *bootstrapv3.Bootstrap {
 	t.Helper()
-	out := &bootstrapv3.Bootstrap{
-		Node:            &corev3.Node{Id: "test", Cluster: "edge"},
-		StaticResources: &bootstrapv3.Bootstrap_StaticResources{},
-		// As our own bootstrap has it (package envoy).
-		LayeredRuntime: &bootstrapv3.LayeredRuntime{Layers: []*bootstrapv3.RuntimeLayer{{Name: "base", LayerSpecifier: &bootstrapv3.RuntimeLayer_StaticLayer{
-			StaticLayer: field.Struct(map[string]any{"re2.max_program_size.error_level": 1000}),
-		}}}},
-	}
-	routes, endpoints := map[string]*routev3.RouteConfiguration{}, map[string]*endpointv3.ClusterLoadAssignment{}
-	for _, o := range objects {
-		if o.Audience != release.Edge {
-			continue
-		}
-		switch m := proto.Clone(o.Message).(type) {
-		case *routev3.RouteConfiguration:
-			routes[o.Name] = m
-		case *endpointv3.ClusterLoadAssignment:
-			endpoints[o.Name] = m
-		case *clusterv3.Cluster:
-			out.StaticResources.Clusters = append(out.StaticResources.Clusters, m)
-		case *listenerv3.Listener:
-			out.StaticResources.Listeners = append(out.StaticResources.Listeners, m)
-		case *tlsv3.Secret:
-			out.StaticResources.Secrets = append(out.StaticResources.Secrets, m)
-		}
-	}
-	for _, c := range out.GetStaticResources().GetClusters() {
-		if c.GetType() == clusterv3.Cluster_EDS {
-			c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC}
-			c.EdsClusterConfig, c.LoadAssignment = nil, endpoints[c.GetName()]
-		}
-		inlineSecrets[*tlsv3.UpstreamTlsContext](t, c.GetTransportSocket(), &tlsv3.UpstreamTlsContext{})
-	}
-	for _, l := range out.GetStaticResources().GetListeners() {
-		for _, chain := range l.GetFilterChains() {
-			inlineSecrets[*tlsv3.DownstreamTlsContext](t, chain.GetTransportSocket(), &tlsv3.DownstreamTlsContext{})
-			hcm := &hcmv3.HttpConnectionManager{}
-			if err := chain.GetFilters()[0].GetTypedConfig().UnmarshalTo(hcm); err != nil {
-				t.Fatal(err)
-			}
-			hcm.RouteSpecifier = &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: routes[l.GetName()]}
-			chain.Filters[0].ConfigType = &listenerv3.Filter_TypedConfig{TypedConfig: field.Any(hcm)}
-		}
-	}
-	return out
-}
-
-// inlineSecrets takes secrets from the bootstrap instead of a stream.
-func inlineSecrets[T interface {
-	proto.Message
-	GetCommonTlsContext() *tlsv3.CommonTlsContext
-}](t testing.TB, socket *corev3.TransportSocket, into T) {
-	t.Helper()
-	if socket == nil {
-		return
-	}
-	if err := socket.GetTypedConfig().UnmarshalTo(into); err != nil {
+	out, err := static.Bootstrap(objects)
+	if err != nil {
 		t.Fatal(err)
 	}
-	for _, s := range into.GetCommonTlsContext().GetTlsCertificateSdsSecretConfigs() {
-		s.SdsConfig = nil
-	}
-	if s := into.GetCommonTlsContext().GetValidationContextSdsSecretConfig(); s != nil {
-		s.SdsConfig = nil
-	}
-	socket.ConfigType = &corev3.TransportSocket_TypedConfig{TypedConfig: field.Any(into)}
+	return out
 }
 
 func write(t testing.TB, b *bootstrapv3.Bootstrap) string {

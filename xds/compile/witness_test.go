@@ -30,7 +30,7 @@ routes:
 		ExtAuthz: []string{"127.0.0.1:1"}, RateLimit: []string{"127.0.0.1:1"},
 		Instances: map[string][]compile.Instance{"order": {instance("leaving", true), instance("staying", false)}, "user": {instance("last", true)}},
 	})
-	e := start(t, static(t, objects), address)
+	e := start(t, bootstrap(t, objects), address)
 	for range 20 {
 		if got := e.do("GET", "/orders", nil).echo(t).Name; got != "staying" {
 			t.Fatalf("went to %s", got)
