@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"tollgate/e2e/harness"
@@ -19,6 +20,7 @@ const connections = 32
 const gateway = `version: 1
 listeners:
   - {name: https, address: "${https}", tls: {certs: [{cert: file:edge.crt, key: file:edge.key}]}}
+access_log: ${log}
 identity:
   issuers:
     - {name: platform, issuer: "https://auth.e2e.test", audiences: [api], jwks: {file: jwks.json}, claims: {tenant: tenant, user: sub, permissions: permissions}}
@@ -26,7 +28,7 @@ identity:
 tenants: [{name: acme}]
 upstreams: [{name: up, endpoints: ["${up}"]}]
 routes:
-  - {name: bare, match: {path: {prefix: /bare}}, auth: public, upstream: up}
+  - {name: public, match: {path: {prefix: /public}}, auth: public, upstream: up}
   - {name: key, match: {path: {prefix: /key}}, auth: api_key, upstream: up}
   - {name: jwt, match: {path: {prefix: /jwt}}, auth: {jwt: platform}, authorize: [{allow: 'auth.can("orders:read") && request.method == "GET"'}], upstream: up}
   - {name: limit, match: {path: {prefix: /limit}}, auth: public, upstream: up, rate_limit: [{limit: 100000000, per: hour, by: [ip]}]}
@@ -79,8 +81,8 @@ func (r result) total() float64 {
 
 // measure runs all variants in turns, so that whatever else the machine does
 // falls on all of them.
-func (b *bed) measure(rounds, count int) ([]result, error) {
-	variants := b.variants()
+func (b *bed) measure(rounds, count int, ladder bool) ([]result, error) {
+	variants := b.variants(ladder)
 	samples := make([][]result, len(variants))
 	for round := -1; round < rounds; round++ {
 		for i, v := range variants {
@@ -103,11 +105,33 @@ func (b *bed) measure(rounds, count int) ([]result, error) {
 	return results, nil
 }
 
-func (b *bed) variants() []variant {
+// variants are the floors first, then what is ours: report.go knows them by name.
+func (b *bed) variants(ladder bool) []variant {
 	up := harness.NewUpstream(b, "up")
 	up.Handle(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok")) })
+	cert, key := harness.Certificate(b, "localhost")
+	services, empty := b.startEmpty()
+	floor := func(name, services string, pids map[string]int) variant {
+		listen := harness.FreeAddress(b)
+		pids["envoy"] = b.proxy(name, listen, bare(listen, up.Address, services, cert, key))
+		return variant{name, "https://" + listen + "/", nil, pids, client()}
+	}
+	out := []variant{
+		floor(floorBare, "", map[string]int{}),
+		floor(floorEmpty, services, map[string]int{"empty": empty}),
+		b.asking(up.Address, services, empty, cert, key),
+	}
+	out = append(out, b.ours(up.Address, cert, key)...)
+	if ladder {
+		out = append(out, b.ladder(up.Address, cert, key)...)
+	}
+	return out
+}
+
+// ours are the gateway's own ways, each part a process of its own.
+func (b *bed) ours(upstream, cert, key string) []variant {
 	redis := harness.StartRedis(b)
-	memory, shared := b.stack(up.Address, ""), b.stack(up.Address, redis.URL)
+	memory, shared := b.stack(upstream, "", cert, key), b.stack(upstream, redis.URL, cert, key)
 	token := memory.Issuer.Token(b, harness.Claims("acme", "ann", "orders:read"))
 	pids := func(s *harness.Stack, names ...string) map[string]int {
 		all := map[string]int{"envoy": s.Envoy.PID(), "extauthz": s.ExtAuthz[0].PID(), "ratelimit": s.RateLimit[0].PID(), "redis": redis.PID()}
@@ -118,24 +142,31 @@ func (b *bed) variants() []variant {
 		return out
 	}
 	base := func(s *harness.Stack) string { return "https://" + s.Address(b, "https") }
-	key := map[string]string{"x-api-key": memory.Secrets["ann"]}
+	credential := map[string]string{"x-api-key": memory.Secrets["ann"]}
 	return []variant{
-		{"bare Envoy with TLS", base(memory) + "/bare", nil, pids(memory, "envoy"), client()},
-		{"+ ext_authz, API key", base(memory) + "/key", key, pids(memory, "envoy", "extauthz"), client()},
+		{ourPublic, base(memory) + "/public", nil, pids(memory, "envoy"), client()},
+		{"+ ext_authz, API key", base(memory) + "/key", credential, pids(memory, "envoy", "extauthz"), client()},
 		{"+ ext_authz, cached JWT + CEL", base(memory) + "/jwt", map[string]string{"authorization": "Bearer " + token}, pids(memory, "envoy", "extauthz"), client()},
 		{"+ limiter, memory", base(memory) + "/limit", nil, pids(memory, "envoy", "ratelimit"), client()},
 		{"+ limiter, Redis", base(shared) + "/limit", nil, pids(shared, "envoy", "ratelimit", "redis"), client()},
-		{"the whole: key and limit", base(memory) + "/whole", key, pids(memory, "envoy", "extauthz", "ratelimit"), client()},
+		{ourWhole, base(memory) + "/whole", credential, pids(memory, "envoy", "extauthz", "ratelimit"), client()},
 	}
 }
 
-func (b *bed) stack(upstream, redisURL string) *harness.Stack {
-	cert, key := harness.Certificate(b, "localhost")
+func (b *bed) stack(upstream, redisURL, cert, key string) *harness.Stack {
 	return harness.NewStack(b, harness.Options{
-		Gateway: gateway, Vars: map[string]string{"up": upstream}, RedisURL: redisURL, Workers: 1,
+		Gateway: gateway, Vars: map[string]string{"up": upstream, "log": "{path: /dev/null}"}, RedisURL: redisURL, Workers: 1,
 		Files: map[string]string{"edge.crt": cert, "edge.key": key},
 		Keys:  []harness.Key{{Name: "ann", Tenant: "acme", Owner: "ann", Permissions: []string{"*"}}},
 	})
+}
+
+// expand replaces "${name}" as the harness does.
+func expand(text string, vars map[string]string) string {
+	for name, value := range vars {
+		text = strings.ReplaceAll(text, "${"+name+"}", value)
+	}
+	return text
 }
 
 // client trusts whatever certificate the run made.

@@ -2,13 +2,12 @@ package harness
 
 import (
 	"bufio"
-	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -179,26 +178,27 @@ func (p *Process) ExitCode() int {
 	return p.cmd.ProcessState.ExitCode()
 }
 
-// CPU returns what a process has used, user and system, in clock ticks of 10 ms.
+// CPU returns what the threads of a process have run, in nanoseconds of the
+// scheduler's own account; those that have ended are not in it.
 func CPU(pid int) (time.Duration, error) {
-	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-	if err != nil {
-		return 0, err
+	threads, err := filepath.Glob("/proc/" + strconv.Itoa(pid) + "/task/*/schedstat")
+	if err != nil || len(threads) == 0 {
+		return 0, fmt.Errorf("process %d has no threads", pid)
 	}
-	// The program's name may hold spaces; fields are counted behind its bracket.
-	fields := bytes.Fields(data[bytes.LastIndexByte(data, ')')+1:])
-	if len(fields) < 13 {
-		return 0, errors.New("/proc/PID/stat is too short")
-	}
-	var ticks int64
-	for _, field := range fields[11:13] {
-		n, err := strconv.ParseInt(string(field), 10, 64)
+	var sum int64
+	for _, path := range threads {
+		data, err := os.ReadFile(path)
 		if err != nil {
-			return 0, fmt.Errorf("/proc/PID/stat: %w", err)
+			continue // a thread that has ended since
 		}
-		ticks += n
+		ran, _, _ := strings.Cut(string(data), " ")
+		n, err := strconv.ParseInt(ran, 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("%s: %w", path, err)
+		}
+		sum += n
 	}
-	return time.Duration(ticks) * 10 * time.Millisecond, nil
+	return time.Duration(sum), nil
 }
 
 // Run runs our binary to its end and returns what it wrote and its exit code.
