@@ -50,8 +50,9 @@ type state struct {
 	issuers  map[string]*credential.Issuer
 	remotes  map[string]*remote // by URL
 	fileKeys []credential.Key
-	index    *credential.KeyIndex
-	refused  map[string]string // type → why its last update was refused
+	index    *credential.KeyIndex // nil: none yet
+	stale    bool                 // roles or keys are others than those of index
+	refused  map[string]string    // type → why its last update was refused
 }
 
 type entry struct {
@@ -160,7 +161,7 @@ func (s *state) useIdentity(next *authzv1.Identity) error {
 	if s.identity == nil {
 		s.since = time.Now()
 	}
-	s.issuers, s.identity, s.index = issuers, next, nil
+	s.issuers, s.identity, s.stale = issuers, next, true
 	s.server.keyFile.follow(s.keysPath(next))
 	return nil
 }
@@ -294,7 +295,7 @@ func (s *state) expire(now time.Time) {
 func (s *state) useKeys(keys []credential.Key) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.fileKeys, s.index, s.keysRead, s.tried = keys, nil, true, true
+	s.fileKeys, s.stale, s.keysRead, s.tried = keys, true, true, true
 	s.server.metrics.keys.Set(float64(len(keys)))
 	s.publish()
 }
@@ -320,8 +321,11 @@ func (s *state) publish() {
 		return
 	}
 	noFile := s.keysPath(s.identity) == ""
-	if s.index == nil && (noFile || s.keysRead) {
-		s.index = credential.NewKeyIndex(rolesOf(s.identity), s.fileKeys, s.server.cfg.ExtraKeys)
+	if s.stale && (noFile || s.keysRead) {
+		if s.index == nil {
+			s.index = credential.NewKeyIndex(nil)
+		}
+		s.index, s.stale = s.index.Next(rolesOf(s.identity), s.fileKeys, s.server.cfg.ExtraKeys), false
 	}
 	next := &check.Snapshot{
 		Policies:    make(map[string]*policy.Policy, len(s.policies)),

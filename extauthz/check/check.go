@@ -27,6 +27,7 @@ const (
 	PolicyKey = "policy"
 
 	none        = "(none)"
+	mirrorToken = "mirror-token" // what mirror policies read
 	maxAnswers  = 50_000
 	tokenReuse  = identity.Lifetime / 2
 	notReady    = "The gateway is not ready to decide, try again"
@@ -60,12 +61,14 @@ type Server struct {
 }
 
 // answerKey names a response that can be given again: everything in it follows
-// from these, pointers being to immutable values of one snapshot.
+// from these, pointers being to immutable values. Another policy or credential
+// is another pointer, so an edit elsewhere leaves the answer ready.
 type answerKey struct {
-	snapshot *Snapshot
-	policy   *policy.Policy
-	caller   *policy.Caller
-	rule     string
+	policy    *policy.Policy
+	caller    *policy.Caller
+	plan      string
+	rule      string
+	keyHeader string
 }
 
 type readyAnswer struct {
@@ -140,9 +143,9 @@ func (c *call) decide(r *authv3.CheckRequest) *authv3.CheckResponse {
 
 // admit returns the response with the identity of the caller, nil if none can be made.
 func (c *call) admit(d *policy.Decision) *authv3.CheckResponse {
-	key := answerKey{c.snapshot, c.policy, d.Caller, d.Rule}
+	key := answerKey{c.policy, d.Caller, d.Plan, d.Rule, c.snapshot.KeyHeader}
 	if ready, ok := c.server.answers.Get(key); ok && c.now.Before(ready.until) {
-		return ready.response
+		return c.bounded(ready.response, d)
 	}
 	a := answer{allow: true, metadata: c.metadata(d)}
 	if !c.policy.Forward {
@@ -151,23 +154,49 @@ func (c *call) admit(d *policy.Decision) *authv3.CheckResponse {
 			a.remove = append(a.remove, c.snapshot.KeyHeader)
 		}
 	}
-	if caller := d.Caller; caller != nil {
-		token, err := c.server.signer.Mint(identity.Claims{
-			Subject: caller.User, Tenant: caller.Tenant, Kind: caller.Kind,
-			Permissions: caller.Permissions, Audiences: c.policy.Audiences,
-		}, c.now)
-		if err != nil {
-			c.server.log.Error("identity token cannot be made", "component", "extauthz", "resource", c.name, "err", err)
-			return nil
-		}
-		a.set = append(a.set, header{identity.Header, token}, header{"x-auth-user", caller.User}, header{"x-auth-kind", caller.Kind})
-		if caller.Tenant != "" {
-			a.set = append(a.set, header{"x-auth-tenant", caller.Tenant})
-		}
+	if d.Caller != nil && !c.introduce(&a, d.Caller) {
+		return nil
 	}
 	response := respond(&a)
 	c.server.answers.Put(key, &readyAnswer{response: response, until: c.now.Add(tokenReuse)})
-	return response
+	return c.bounded(response, d)
+}
+
+// introduce tells the upstream who calls, and a mirror, whose token nobody else
+// may take, in metadata that only the route's mirror policy reads.
+func (c *call) introduce(a *answer, caller *policy.Caller) bool {
+	token, ok := c.mint(caller, c.policy.Audiences...)
+	if !ok {
+		return false
+	}
+	a.set = append(a.set, header{identity.Header, token}, header{"x-auth-user", caller.User}, header{"x-auth-kind", caller.Kind})
+	if caller.Tenant != "" {
+		a.set = append(a.set, header{"x-auth-tenant", caller.Tenant})
+	}
+	if c.policy.Mirror == "" {
+		return true
+	}
+	token, ok = c.mint(caller, c.policy.Mirror)
+	a.metadata = append(a.metadata, header{mirrorToken, token})
+	return ok
+}
+
+func (c *call) mint(caller *policy.Caller, audiences ...string) (string, bool) {
+	token, err := c.server.signer.Mint(identity.Claims{
+		Subject: caller.User, Tenant: caller.Tenant, Kind: caller.Kind, Permissions: caller.Permissions, Audiences: audiences,
+	}, c.now)
+	if err != nil {
+		c.server.log.Error("identity token cannot be made", "component", "extauthz", "resource", c.name, "err", err)
+	}
+	return token, err == nil
+}
+
+// bounded ends a request that could outlive its credential together with it.
+func (c *call) bounded(ready *authv3.CheckResponse, d *policy.Decision) *authv3.CheckResponse {
+	if !c.policy.Streams || d.Until.IsZero() {
+		return ready
+	}
+	return endingIn(ready, d.Until.Sub(c.now))
 }
 
 // metadata is what limits count by and logs show: always there, always strings.

@@ -26,8 +26,23 @@ type gate struct {
 	*check.Server
 	key    string
 	verify *identity.Verifier
+	copies *identity.Verifier // of a mirror
 	issuer ed25519.PrivateKey
 	record *recorder
+	// What the snapshot in force is made of, for others that differ in one thing.
+	snapshot check.Snapshot
+	stored   credential.Key
+	roles    policy.Roles
+	index    *credential.KeyIndex
+	issuers  map[string]*credential.Issuer
+}
+
+// use puts a snapshot in force that differs from the last.
+func (g *gate) use(change func(*check.Snapshot)) {
+	next := g.snapshot
+	change(&next)
+	g.snapshot = next
+	g.Use(&next)
 }
 
 type recorder struct {
@@ -55,6 +70,11 @@ func policies() []*authzv1.Policy {
 	return []*authzv1.Policy{
 		{Name: "orders@1", Route: "orders", Credentials: either, Audiences: []string{"orders", "orders-v2"}, LimitClaims: []string{"region"}},
 		{Name: "ruled@1", Route: "ruled", Credentials: either, Audiences: []string{"orders"}, Rules: []*authzv1.Rule{rule}},
+		{Name: "mirrored@1", Route: "mirrored", Credentials: either, Audiences: []string{"orders"}, MirrorAudience: "copy"},
+		{Name: "stream@1", Route: "stream", Credentials: either, Audiences: []string{"orders"}, Streams: true},
+		{Name: "both@1", Route: "both", Audiences: []string{"orders"}, Streams: true, Credentials: &authzv1.Credentials{
+			Mode: authzv1.Credentials_ALL_OF, Credentials: []*authzv1.Credential{keyKind, jwtKind},
+		}},
 		{Name: "forward@1", Route: "forward", Credentials: either, Audiences: []string{"orders"}, Forward: true},
 		{Name: "public@1", Route: "public", Credentials: &authzv1.Credentials{Mode: authzv1.Credentials_PUBLIC}},
 		{Name: "stranger@1", Route: "stranger", Audiences: []string{"x"}, Credentials: &authzv1.Credentials{
@@ -81,6 +101,9 @@ func newGate(t testing.TB, record check.Recorder) *gate {
 	if g.verify, err = identity.NewVerifier(signer.KeySet(), "orders"); err != nil {
 		t.Fatal(err)
 	}
+	if g.copies, err = identity.NewVerifier(signer.KeySet(), "copy"); err != nil {
+		t.Fatal(err)
+	}
 	stored, secret, err := credential.NewKey(credential.KeySpec{Tenant: "acme", Owner: "bob", Permissions: []string{"clerk"}}, time.Now())
 	if err != nil {
 		t.Fatal(err)
@@ -89,6 +112,7 @@ func newGate(t testing.TB, record check.Recorder) *gate {
 	var public ed25519.PublicKey
 	public, g.issuer, _ = ed25519.GenerateKey(rand.Reader)
 	roles := policy.Roles{"clerk": {"orders:*"}}
+	g.stored, g.roles = stored, roles
 	issuer := credential.NewIssuer(&authzv1.Issuer{
 		Name: "platform", Issuer: "https://issuer.test", Audiences: []string{"api"}, Typ: []string{"at+jwt", "JWT"},
 		TenantClaim: []string{"tenant"}, UserClaim: []string{"sub"}, PermissionsClaim: []string{"permissions"},
@@ -100,9 +124,11 @@ func newGate(t testing.TB, record check.Recorder) *gate {
 		}
 	}
 	g.Server = check.New(signer, slog.New(slog.DiscardHandler), record)
-	g.Use(&check.Snapshot{
-		Policies: compiled, Tenants: policy.Tenants{"acme": "pro"}, KeyHeader: "x-api-key",
-		Credentials: credential.NewVerifier(map[string]*credential.Issuer{"platform": issuer}, credential.NewKeyIndex(roles, []credential.Key{stored})),
+	g.issuers, g.index = map[string]*credential.Issuer{"platform": issuer}, credential.NewKeyIndex(roles, []credential.Key{stored})
+	g.use(func(s *check.Snapshot) {
+		*s = check.Snapshot{
+			Policies: compiled, Tenants: policy.Tenants{"acme": "pro"}, KeyHeader: "x-api-key", Credentials: credential.NewVerifier(g.issuers, g.index),
+		}
 	})
 	return g
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"slices"
 	"strings"
 	"time"
 
@@ -117,21 +118,43 @@ type keyEntry struct {
 // NewKeyIndex indexes keys under the roles of one configuration. Of two keys
 // of one id the later counts.
 func NewKeyIndex(roles policy.Roles, lists ...[]Key) *KeyIndex {
+	return (&KeyIndex{}).Next(roles, lists...)
+}
+
+// Next indexes the keys of another configuration. A key of which nothing is
+// different keeps its caller, and so what was made ready for it.
+func (x *KeyIndex) Next(roles policy.Roles, lists ...[]Key) *KeyIndex {
 	index := &KeyIndex{entries: map[string]*keyEntry{}}
 	for _, keys := range lists {
 		for _, k := range keys {
 			permissions := roles.Expand(k.Permissions)
+			if old := x.entries[k.ID]; old != nil && old.key.same(&k) && slices.Equal(old.caller.Permissions, permissions) {
+				index.entries[k.ID] = old
+				continue
+			}
 			user := k.Owner
 			if user == "" {
 				user = "key:" + k.ID
 			}
 			index.entries[k.ID] = &keyEntry{key: k, caller: &policy.Caller{
 				Kind: policy.KindAPIKey, Tenant: k.Tenant, User: user, Credential: k.ID, KeyID: k.ID,
-				Permissions: permissions, Grants: celenv.NewGrants(permissions),
+				Permissions: permissions, Grants: celenv.NewGrants(permissions), Expires: k.end(),
 			}}
 		}
 	}
 	return index
+}
+
+func (k *Key) same(o *Key) bool {
+	return k.Hash == o.Hash && k.Tenant == o.Tenant && k.Owner == o.Owner && k.Expires.Equal(o.Expires) && k.Revoked.Equal(o.Revoked)
+}
+
+// end is when a key stops working, as far as is known; zero: never.
+func (k *Key) end() time.Time {
+	if k.Revoked.IsZero() || !k.Expires.IsZero() && k.Expires.Before(k.Revoked) {
+		return k.Expires
+	}
+	return k.Revoked
 }
 
 // verify compares in constant time; an unknown id costs the same comparison,

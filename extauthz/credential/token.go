@@ -99,7 +99,7 @@ func (i *Issuer) verify(token string, sum [sha256.Size]byte, parsed *jwks.Token,
 	if parsed.Verify(key) != nil {
 		return nil, policy.InvalidToken
 	}
-	v := verified{key: key, notBefore: times.notBefore, expires: times.expires, caller: i.caller(token, parsed)}
+	v := verified{key: key, notBefore: times.notBefore, expires: times.expires, caller: i.caller(token, parsed, times.expires)}
 	if reason := v.at(now); reason != "" {
 		return nil, reason
 	}
@@ -191,7 +191,7 @@ func date(claims map[string]any, name string) (at time.Time, present, ok bool) {
 	return time.Unix(int64(whole), int64(part*1e9)), true, true
 }
 
-func (i *Issuer) caller(token string, parsed *jwks.Token) *policy.Caller {
+func (i *Issuer) caller(token string, parsed *jwks.Token, expires time.Time) *policy.Caller {
 	permissions := i.roles.Expand(words(claim(parsed.Claims, i.config.GetPermissionsClaim())))
 	return &policy.Caller{
 		Kind:        policy.KindJWT,
@@ -202,6 +202,7 @@ func (i *Issuer) caller(token string, parsed *jwks.Token) *policy.Caller {
 		Scopes:      words(parsed.Claims["scope"]),
 		Claims:      parsed.Claims,
 		Grants:      celenv.NewGrants(permissions),
+		Expires:     expires,
 	}
 }
 

@@ -63,6 +63,7 @@ type Caller struct {
 	Permissions, Scopes []string // permissions with roles expanded
 	Claims              map[string]any
 	Grants              *celenv.Grants
+	Expires             time.Time // of the credential; zero: never
 }
 
 // Credentials verifies what a request carries.
@@ -93,16 +94,18 @@ type Decision struct {
 	Caller  *Caller
 	Plan    string
 	Shadows []Shadow
+	// Until is when the first of the credentials ends; zero: none does.
+	Until time.Time
 }
 
 // Decide is pure: the time is in the request, credentials are verified by a
 // function of their bytes, the time and the current keys.
 func (p *Policy) Decide(r *Request, tenants Tenants, credentials Credentials) Decision {
-	caller, reason := p.authenticate(r, credentials)
+	caller, until, reason := p.authenticate(r, credentials)
 	if reason != "" {
 		return Decision{Reason: reason, Caller: caller}
 	}
-	d := Decision{Caller: caller}
+	d := Decision{Caller: caller, Until: until}
 	if caller != nil {
 		plan, ok := tenants.plan(caller.Tenant)
 		if !ok {
@@ -117,16 +120,19 @@ func (p *Policy) Decide(r *Request, tenants Tenants, credentials Credentials) De
 	return d
 }
 
-func (p *Policy) authenticate(r *Request, credentials Credentials) (*Caller, Reason) {
+func (p *Policy) authenticate(r *Request, credentials Credentials) (caller *Caller, until time.Time, reason Reason) {
 	switch p.mode {
 	case authzv1.Credentials_PUBLIC:
-		return nil, ""
+		return nil, until, ""
 	case authzv1.Credentials_ANY_OF:
-		return p.anyOf(r, credentials)
+		if caller, reason = p.anyOf(r, credentials); caller != nil {
+			until = caller.Expires
+		}
+		return caller, until, reason
 	case authzv1.Credentials_ALL_OF:
 		return p.allOf(r, credentials)
 	}
-	return nil, PolicyNotReady
+	return nil, until, PolicyNotReady
 }
 
 // anyOf: the one kind that the request carries decides. Trying the next kind
@@ -145,8 +151,7 @@ func (p *Policy) anyOf(r *Request, credentials Credentials) (*Caller, Reason) {
 }
 
 // allOf: every one must be good, the first names the caller.
-func (p *Policy) allOf(r *Request, credentials Credentials) (*Caller, Reason) {
-	var first *Caller
+func (p *Policy) allOf(r *Request, credentials Credentials) (first *Caller, until time.Time, _ Reason) {
 	for _, k := range p.kinds {
 		var caller *Caller
 		reason := MissingCredential
@@ -156,13 +161,16 @@ func (p *Policy) allOf(r *Request, credentials Credentials) (*Caller, Reason) {
 			caller, reason = credentials.Key(r.Key, r.Time)
 		}
 		if reason != "" {
-			return nil, reason
+			return nil, time.Time{}, reason
 		}
 		if first == nil {
 			first = caller
 		}
+		if end := caller.Expires; !end.IsZero() && (until.IsZero() || end.Before(until)) {
+			until = end
+		}
 	}
-	return first, ""
+	return first, until, ""
 }
 
 // authorize: deny beats allow, an error never admits, nothing said is no. Rules

@@ -27,6 +27,8 @@ type Policy struct {
 	Name        string
 	Route       string
 	Audiences   []string
+	Mirror      string // audience of the token of mirrored copies; "" for none
+	Streams     bool   // requests may go on for longer than their credential
 	Forward     bool
 	LimitClaims []string
 
@@ -46,7 +48,7 @@ type kind struct {
 // is wrong, since the control plane shows it to an operator.
 func Compile(env *celenv.Env, p *authzv1.Policy) (*Policy, error) {
 	out := &Policy{
-		Name: p.GetName(), Route: p.GetRoute(), Audiences: p.GetAudiences(), Forward: p.GetForward(),
+		Name: p.GetName(), Route: p.GetRoute(), Audiences: p.GetAudiences(), Forward: p.GetForward(), Mirror: p.GetMirrorAudience(), Streams: p.GetStreams(),
 		LimitClaims: p.GetLimitClaims(), mode: p.GetCredentials().GetMode(),
 	}
 	if out.Name == "" {
@@ -128,9 +130,6 @@ func (r *rule) applies(method string) bool {
 
 // Issuers are the names of the issuers whose tokens the policy takes.
 func (p *Policy) Issuers() []string { return p.issuers }
-
-// Public reports whether the policy asks for no credential.
-func (p *Policy) Public() bool { return p.mode == authzv1.Credentials_PUBLIC }
 
 // Takes reports which kinds of credential the policy takes, for the challenge.
 func (p *Policy) Takes() (jwt, key bool) {

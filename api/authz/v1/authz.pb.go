@@ -13,6 +13,7 @@ package authzv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -95,7 +96,13 @@ type Policy struct {
 	Forward bool `protobuf:"varint,6,opt,name=forward,proto3" json:"forward,omitempty"`
 	// Claims that a limit of this route counts by; each is answered as the
 	// dynamic metadata "claim:<name>".
-	LimitClaims   []string `protobuf:"bytes,7,rep,name=limit_claims,json=limitClaims,proto3" json:"limit_claims,omitempty"`
+	LimitClaims []string `protobuf:"bytes,7,rep,name=limit_claims,json=limitClaims,proto3" json:"limit_claims,omitempty"`
+	// Audience of the identity token of a mirrored copy, answered as the dynamic
+	// metadata "mirror-token". Empty: the route has no mirror.
+	MirrorAudience string `protobuf:"bytes,8,opt,name=mirror_audience,json=mirrorAudience,proto3" json:"mirror_audience,omitempty"`
+	// Requests of this route may last long, so each is given the time that its
+	// credential has left. Unset: the route's timeout bounds them.
+	Streams       bool `protobuf:"varint,9,opt,name=streams,proto3" json:"streams,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -177,6 +184,20 @@ func (x *Policy) GetLimitClaims() []string {
 		return x.LimitClaims
 	}
 	return nil
+}
+
+func (x *Policy) GetMirrorAudience() string {
+	if x != nil {
+		return x.MirrorAudience
+	}
+	return ""
+}
+
+func (x *Policy) GetStreams() bool {
+	if x != nil {
+		return x.Streams
+	}
+	return false
 }
 
 type Credentials struct {
@@ -666,8 +687,10 @@ type Issuer struct {
 	TenantClaim      []string `protobuf:"bytes,7,rep,name=tenant_claim,json=tenantClaim,proto3" json:"tenant_claim,omitempty"`
 	UserClaim        []string `protobuf:"bytes,8,rep,name=user_claim,json=userClaim,proto3" json:"user_claim,omitempty"`
 	PermissionsClaim []string `protobuf:"bytes,9,rep,name=permissions_claim,json=permissionsClaim,proto3" json:"permissions_claim,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// The longest life, from iat to exp, of a token that is taken. Unset: any.
+	MaxLifetime   *durationpb.Duration `protobuf:"bytes,10,opt,name=max_lifetime,json=maxLifetime,proto3" json:"max_lifetime,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Issuer) Reset() {
@@ -774,6 +797,13 @@ func (x *Issuer) GetPermissionsClaim() []string {
 	return nil
 }
 
+func (x *Issuer) GetMaxLifetime() *durationpb.Duration {
+	if x != nil {
+		return x.MaxLifetime
+	}
+	return nil
+}
+
 type isIssuer_Jwks interface {
 	isIssuer_Jwks()
 }
@@ -795,7 +825,7 @@ var File_api_authz_v1_authz_proto protoreflect.FileDescriptor
 
 const file_api_authz_v1_authz_proto_rawDesc = "" +
 	"\n" +
-	"\x18api/authz/v1/authz.proto\x12\x11tollgate.authz.v1\"\xfe\x01\n" +
+	"\x18api/authz/v1/authz.proto\x12\x11tollgate.authz.v1\x1a\x1egoogle/protobuf/duration.proto\"\xc1\x02\n" +
 	"\x06Policy\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05route\x18\x02 \x01(\tR\x05route\x12@\n" +
@@ -803,7 +833,9 @@ const file_api_authz_v1_authz_proto_rawDesc = "" +
 	"\x05rules\x18\x04 \x03(\v2\x17.tollgate.authz.v1.RuleR\x05rules\x12\x1c\n" +
 	"\taudiences\x18\x05 \x03(\tR\taudiences\x12\x18\n" +
 	"\aforward\x18\x06 \x01(\bR\aforward\x12!\n" +
-	"\flimit_claims\x18\a \x03(\tR\vlimitClaims\"\xc9\x01\n" +
+	"\flimit_claims\x18\a \x03(\tR\vlimitClaims\x12'\n" +
+	"\x0fmirror_audience\x18\b \x01(\tR\x0emirrorAudience\x12\x18\n" +
+	"\astreams\x18\t \x01(\bR\astreams\"\xc9\x01\n" +
 	"\vCredentials\x127\n" +
 	"\x04mode\x18\x01 \x01(\x0e2#.tollgate.authz.v1.Credentials.ModeR\x04mode\x12?\n" +
 	"\vcredentials\x18\x02 \x03(\v2\x1d.tollgate.authz.v1.CredentialR\vcredentials\"@\n" +
@@ -847,7 +879,7 @@ const file_api_authz_v1_authz_proto_rawDesc = "" +
 	"\vpermissions\x18\x01 \x03(\tR\vpermissions\"7\n" +
 	"\aApiKeys\x12\x16\n" +
 	"\x06header\x18\x01 \x01(\tR\x06header\x12\x14\n" +
-	"\x05store\x18\x02 \x01(\tR\x05store\"\x9b\x02\n" +
+	"\x05store\x18\x02 \x01(\tR\x05store\"\xd9\x02\n" +
 	"\x06Issuer\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06issuer\x18\x02 \x01(\tR\x06issuer\x12\x1c\n" +
@@ -859,7 +891,9 @@ const file_api_authz_v1_authz_proto_rawDesc = "" +
 	"\ftenant_claim\x18\a \x03(\tR\vtenantClaim\x12\x1d\n" +
 	"\n" +
 	"user_claim\x18\b \x03(\tR\tuserClaim\x12+\n" +
-	"\x11permissions_claim\x18\t \x03(\tR\x10permissionsClaimB\x06\n" +
+	"\x11permissions_claim\x18\t \x03(\tR\x10permissionsClaim\x12<\n" +
+	"\fmax_lifetime\x18\n" +
+	" \x01(\v2\x19.google.protobuf.DurationR\vmaxLifetimeB\x06\n" +
 	"\x04jwksB\x1fZ\x1dtollgate/api/authz/v1;authzv1b\x06proto3"
 
 var (
@@ -877,18 +911,19 @@ func file_api_authz_v1_authz_proto_rawDescGZIP() []byte {
 var file_api_authz_v1_authz_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
 var file_api_authz_v1_authz_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_api_authz_v1_authz_proto_goTypes = []any{
-	(Credentials_Mode)(0), // 0: tollgate.authz.v1.Credentials.Mode
-	(*Policy)(nil),        // 1: tollgate.authz.v1.Policy
-	(*Credentials)(nil),   // 2: tollgate.authz.v1.Credentials
-	(*Credential)(nil),    // 3: tollgate.authz.v1.Credential
-	(*ApiKey)(nil),        // 4: tollgate.authz.v1.ApiKey
-	(*Rule)(nil),          // 5: tollgate.authz.v1.Rule
-	(*Identity)(nil),      // 6: tollgate.authz.v1.Identity
-	(*Permissions)(nil),   // 7: tollgate.authz.v1.Permissions
-	(*ApiKeys)(nil),       // 8: tollgate.authz.v1.ApiKeys
-	(*Issuer)(nil),        // 9: tollgate.authz.v1.Issuer
-	nil,                   // 10: tollgate.authz.v1.Identity.RolesEntry
-	nil,                   // 11: tollgate.authz.v1.Identity.TenantsEntry
+	(Credentials_Mode)(0),       // 0: tollgate.authz.v1.Credentials.Mode
+	(*Policy)(nil),              // 1: tollgate.authz.v1.Policy
+	(*Credentials)(nil),         // 2: tollgate.authz.v1.Credentials
+	(*Credential)(nil),          // 3: tollgate.authz.v1.Credential
+	(*ApiKey)(nil),              // 4: tollgate.authz.v1.ApiKey
+	(*Rule)(nil),                // 5: tollgate.authz.v1.Rule
+	(*Identity)(nil),            // 6: tollgate.authz.v1.Identity
+	(*Permissions)(nil),         // 7: tollgate.authz.v1.Permissions
+	(*ApiKeys)(nil),             // 8: tollgate.authz.v1.ApiKeys
+	(*Issuer)(nil),              // 9: tollgate.authz.v1.Issuer
+	nil,                         // 10: tollgate.authz.v1.Identity.RolesEntry
+	nil,                         // 11: tollgate.authz.v1.Identity.TenantsEntry
+	(*durationpb.Duration)(nil), // 12: google.protobuf.Duration
 }
 var file_api_authz_v1_authz_proto_depIdxs = []int32{
 	2,  // 0: tollgate.authz.v1.Policy.credentials:type_name -> tollgate.authz.v1.Credentials
@@ -900,12 +935,13 @@ var file_api_authz_v1_authz_proto_depIdxs = []int32{
 	8,  // 6: tollgate.authz.v1.Identity.api_keys:type_name -> tollgate.authz.v1.ApiKeys
 	10, // 7: tollgate.authz.v1.Identity.roles:type_name -> tollgate.authz.v1.Identity.RolesEntry
 	11, // 8: tollgate.authz.v1.Identity.tenants:type_name -> tollgate.authz.v1.Identity.TenantsEntry
-	7,  // 9: tollgate.authz.v1.Identity.RolesEntry.value:type_name -> tollgate.authz.v1.Permissions
-	10, // [10:10] is the sub-list for method output_type
-	10, // [10:10] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	12, // 9: tollgate.authz.v1.Issuer.max_lifetime:type_name -> google.protobuf.Duration
+	7,  // 10: tollgate.authz.v1.Identity.RolesEntry.value:type_name -> tollgate.authz.v1.Permissions
+	11, // [11:11] is the sub-list for method output_type
+	11, // [11:11] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_api_authz_v1_authz_proto_init() }
