@@ -20,6 +20,10 @@ func (b *builder) policy(r *config.Route) *authzv1.Policy {
 		Route: r.Name, Forward: r.Forward, Audiences: b.audiences(r.Upstream), LimitClaims: b.limitClaims(r),
 		Credentials: &authzv1.Credentials{Mode: authzv1.Credentials_ANY_OF},
 	}
+	if r.Mirror != nil {
+		p.MirrorAudience = r.Mirror.Upstream
+	}
+	p.Streams = routing.Streams(r, b.upstreams)
 	if r.Auth.Mode == config.AuthAllOf {
 		p.Credentials.Mode = authzv1.Credentials_ALL_OF
 	}
@@ -65,6 +69,7 @@ func digest(p *authzv1.Policy) string {
 	text = join(text, p.GetAudiences()...)
 	text = join(text, "claims")
 	text = join(text, p.GetLimitClaims()...)
+	text = join(text, "mirror", p.GetMirrorAudience(), "streams", strconv.FormatBool(p.GetStreams()))
 	sum := sha256.Sum256(text)
 	return hex.EncodeToString(sum[:8])
 }

@@ -59,10 +59,23 @@ func (b *builder) filters(l *config.Listener) []*hcmv3.HttpFilter {
 		f.Disabled = true
 		out = append(out, f)
 	}
+	// It is always there, asleep: a first gRPC upstream must not drain clients.
+	trailers := filter(routing.TrailerFilter, &headerv3.HeaderMutation{Mutations: &headerv3.Mutations{RequestTrailersMutations: b.trailerStrips()}})
+	trailers.Disabled = true
+	out = append(out, trailers)
 	if prefixes {
 		out = append(out, filter(routing.HeaderMutationFilter, &headerv3.HeaderMutation{}))
 	}
 	return append(out, filter(routerFilter, &routerv3.Router{}))
+}
+
+// trailerStrips are the names that nobody may say in trailers either.
+func (b *builder) trailerStrips() []*mutationv3.HeaderMutation {
+	out := guard.Strip(false)
+	for _, name := range routing.CredentialHeaders(b.gw) {
+		out = append(out, &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_Remove{Remove: name}})
+	}
+	return out
 }
 
 func filter(name string, m proto.Message) *hcmv3.HttpFilter {
@@ -107,7 +120,7 @@ func (b *builder) extAuthz() *authzfilterv3.ExtAuthz {
 		DenyAtDisable:              &corev3.RuntimeFeatureFlag{DefaultValue: field.Bool(true), RuntimeKey: "tollgate.extauthz.deny_at_disable"},
 		DecoderHeaderMutationRules: &mutationv3.HeaderMutationRules{
 			DisallowAll:     field.Bool(true),
-			AllowExpression: field.Regex("^(x-auth-.*|authorization|" + regexp.QuoteMeta(keyHeader(b.gw)) + ")$"),
+			AllowExpression: field.Regex("^(x-auth-.*|x-envoy-upstream-stream-duration-ms|authorization|" + regexp.QuoteMeta(keyHeader(b.gw)) + ")$"),
 		},
 	}
 }

@@ -254,8 +254,9 @@ type Route struct {
 	RateLimit       []Limit
 	CORS            *CORS
 	Timeout         Timeout
-	Retry           *Retry // nil: none
-	MaxBody         int64  // bytes; 0: no bound
+	Retry           *Retry        // nil: none
+	MaxBody         int64         // bytes; 0: no bound
+	MaxStream       time.Duration // of a WebSocket or another stream; 0: no bound
 	Upstream        string
 	Respond         *Respond
 	Redirect        *Redirect
@@ -265,7 +266,7 @@ type Route struct {
 	Mirror          *Mirror
 	WebSocket       bool
 	High            bool // importance: high
-	Forward         bool // the credential goes upstream
+	Forward         bool // the credential goes upstream, never to the mirror
 }
 
 // PathKind is how a path is matched.

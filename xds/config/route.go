@@ -2,6 +2,7 @@ package config
 
 import (
 	"strconv"
+	"time"
 
 	"tollgate/xds/config/inherit"
 	"tollgate/xds/config/syntax"
@@ -11,6 +12,7 @@ func route(r *inherit.Route) Route {
 	s := r.Full
 	out := Route{
 		Pos: Pos(r.Own.Pos), Name: r.Name, Priority: int(s.Priority.V), MaxBody: int64(s.MaxBody.V),
+		MaxStream: or(s.MaxStream, time.Hour, optional),
 		Listeners: distinct(strs(s.Listeners.Items)), Match: match(s.Match), Auth: auth(s.Auth), Authorize: rules(s.Authorize.Items),
 		CORS: cors(s.CORS), Timeout: timeout(s.Timeout), High: s.Importance.V == "high", Forward: s.Forward.V,
 		RequestHeaders: headerEdit(s.RequestHeaders), ResponseHeaders: headerEdit(s.ResponseHeaders),

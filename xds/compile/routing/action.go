@@ -112,13 +112,14 @@ func (b *Builder) action(r *config.Route, v *variant) *routev3.RouteAction {
 	if r.WebSocket {
 		out.UpgradeConfigs = []*routev3.RouteAction_UpgradeConfig{{UpgradeType: "websocket", Enabled: field.Bool(true)}}
 	}
+	if Streams(r, b.upstreams) {
+		out.MaxStreamDuration = &routev3.RouteAction_MaxStreamDuration{MaxStreamDuration: field.Duration(r.MaxStream)}
+	}
 	if r.High {
 		out.Priority = corev3.RoutingPriority_HIGH
 	}
 	if r.Mirror != nil {
-		out.RequestMirrorPolicies = []*routev3.RouteAction_RequestMirrorPolicy{{
-			Cluster: r.Mirror.Upstream, RuntimeFraction: field.RuntimePercent(r.Mirror.Percent),
-		}}
+		out.RequestMirrorPolicies = []*routev3.RouteAction_RequestMirrorPolicy{b.mirrorPolicy(r)}
 	}
 	if r.Rewrite != nil {
 		rewrite(out, &r.Match, r.Rewrite)

@@ -30,7 +30,7 @@ func (b *Builder) entries(i int, secure bool) []*entry {
 	r := &b.gw.Routes[i]
 	base := routev3.Route{
 		TypedPerFilterConfig: b.perFilter(i),
-		RequestHeadersToAdd:  additions(r.RequestHeaders), RequestHeadersToRemove: removals(r.RequestHeaders),
+		RequestHeadersToAdd:  additions(r.RequestHeaders), RequestHeadersToRemove: append(removals(r.RequestHeaders), b.withheld(r)...),
 		ResponseHeadersToAdd: additions(r.ResponseHeaders), ResponseHeadersToRemove: removals(r.ResponseHeaders),
 	}
 	var routes []*routev3.Route
@@ -81,6 +81,9 @@ func (b *Builder) perFilter(i int) map[string]*anypb.Any {
 	}
 	if r.MaxBody > 0 {
 		out[BodyFilter(r.MaxBody)] = b.enabled
+	}
+	if b.passesTrailers(r) {
+		out[TrailerFilter] = b.enabled
 	}
 	if r.CORS != nil {
 		out[CORSFilter] = field.Any(corsPolicy(r))

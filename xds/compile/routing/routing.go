@@ -45,7 +45,9 @@ type Builder struct {
 	upstreams map[string]*config.Upstream
 	policies  []string // by route; "" for public ones
 	feeds     *limiting.Feeds
-	enabled   *anypb.Any // wakes a sleeping filter
+	// credentials are the headers that go upstream only where a route says so.
+	credentials []string
+	enabled     *anypb.Any // wakes a sleeping filter
 	// unauthorized keeps a route from the authorization servers.
 	unauthorized map[string]*anypb.Any
 	// idle are the filters that only routes which name them have.
@@ -64,6 +66,7 @@ func New(gw *config.Gateway, upstreams map[string]*config.Upstream, policies []s
 	off := field.Any(&routev3.FilterConfig{Disabled: true})
 	return &Builder{
 		gw: gw, upstreams: upstreams, policies: policies, feeds: limiting.NewFeeds(gw),
+		credentials:  CredentialHeaders(gw),
 		enabled:      field.Any(&routev3.FilterConfig{Config: &anypb.Any{}}),
 		unauthorized: map[string]*anypb.Any{AuthzFilter: off},
 		idle:         map[string]*anypb.Any{CORSFilter: off, limiting.DenyFilter: off, limiting.OpenFilter: off},

@@ -55,7 +55,9 @@ type Settings struct {
 	Priority Number `yaml:"priority" range:"-1000000..1000000"`
 	// Importance: high uses the breaker's `high` thresholds.
 	Importance Text `yaml:"importance" oneof:"normal high"`
-	// Forward passes the caller's credential upstream.
+	// MaxStream ends a WebSocket, or another request on a route of streams (gRPC, or a timeout of none or over a minute): a duration or `none`. It ends sooner when the caller's credential does. Default 1h.
+	MaxStream strictyaml.Value[SpanOrNone] `yaml:"max_stream"`
+	// Forward passes the caller's credential upstream, never to the mirror.
 	Forward Flag `yaml:"forward"`
 	// Listeners that serve the route. Absent: all.
 	Listeners strictyaml.List[Identifier] `yaml:"listeners"`

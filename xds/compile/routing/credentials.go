@@ -1,0 +1,116 @@
+package routing
+
+import (
+	"time"
+
+	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+
+	"tollgate/xds/compile/field"
+	"tollgate/xds/config"
+)
+
+// TrailerFilter names the filter that keeps what identifies a caller out of
+// trailers. It sleeps but on routes whose upstream is sent trailers.
+const TrailerFilter = "tollgate.trailers"
+
+const (
+	// tokenHeader carries the identity token; mirrorToken is where ext_authz
+	// leaves that of a mirrored copy, which the primary upstream never sees.
+	tokenHeader = "x-auth-token"
+	mirrorToken = "mirror-token"
+
+	// longRequest is the timeout from which a route is one of streams: shorter
+	// ones end before it matters that a credential did.
+	longRequest = time.Minute
+)
+
+// CredentialHeaders are the headers that callers show credentials in.
+func CredentialHeaders(gw *config.Gateway) []string {
+	out := []string{"authorization"}
+	if keys := gw.Identity.APIKeys; keys != nil {
+		out = append(out, keys.Header)
+	}
+	return out
+}
+
+// withheld are the credentials that the upstream of a route must not see. The
+// route itself removes them, since public ones ask no authorization server.
+func (b *Builder) withheld(r *config.Route) []string {
+	if r.Forward || r.Upstream == "" {
+		return nil
+	}
+	return b.credentials
+}
+
+// mirrorPolicy copies requests without anything the mirror could use at the
+// primary: it gets no credential, and an identity token for itself alone.
+func (b *Builder) mirrorPolicy(r *config.Route) *routev3.RouteAction_RequestMirrorPolicy {
+	out := &routev3.RouteAction_RequestMirrorPolicy{Cluster: r.Mirror.Upstream, RuntimeFraction: field.RuntimePercent(r.Mirror.Percent)}
+	for _, name := range append([]string{tokenHeader}, b.credentials...) {
+		out.RequestHeadersMutations = append(out.RequestHeadersMutations, &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_Remove{Remove: name}})
+	}
+	if r.Auth.Mode != config.AuthPublic {
+		out.RequestHeadersMutations = append(out.RequestHeadersMutations, &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_Append{
+			Append: &corev3.HeaderValueOption{
+				Header:       &corev3.HeaderValue{Key: tokenHeader, Value: "%DYNAMIC_METADATA(" + AuthzFilter + ":" + mirrorToken + ")%"},
+				AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
+			},
+		}})
+	}
+	return out
+}
+
+// passesTrailers reports whether anybody behind a route is sent trailers:
+// Envoy drops those of requests to HTTP/1.1 servers.
+func (b *Builder) passesTrailers(r *config.Route) bool {
+	names := []string{r.Upstream}
+	if r.Mirror != nil {
+		names = append(names, r.Mirror.Upstream)
+	}
+	for _, name := range names {
+		u := b.upstreams[name]
+		if u == nil {
+			continue
+		}
+		if len(u.Split) == 0 && u.Protocol != config.HTTP1 {
+			return true
+		}
+		for _, m := range u.Split {
+			if b.upstreams[m.Upstream].Protocol != config.HTTP1 {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// Streams reports whether requests of a route may go on for so long that the
+// credential which opened them can end before they do.
+func Streams(r *config.Route, upstreams map[string]*config.Upstream) bool {
+	if r.Upstream == "" {
+		return false
+	}
+	if r.WebSocket || long(r.Timeout.Default) {
+		return true
+	}
+	for _, t := range r.Timeout.ByMethod {
+		if long(t) {
+			return true
+		}
+	}
+	// A call of gRPC may send for ever, and its timeout starts when it is done.
+	u := upstreams[r.Upstream]
+	if len(u.Split) == 0 {
+		return u.Protocol == config.GRPC
+	}
+	for _, m := range u.Split {
+		if upstreams[m.Upstream].Protocol == config.GRPC {
+			return true
+		}
+	}
+	return false
+}
+
+func long(timeout time.Duration) bool { return timeout == 0 || timeout > longRequest }
