@@ -10,6 +10,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"tollgate/ratelimit/store"
 )
 
 // maxRuleLabels bounds the series of refusals by rule; rules beyond it, over
@@ -72,6 +74,23 @@ func newMetrics(registry prometheus.Registerer, counters func() int) (*metrics, 
 		}
 	}
 	return m, nil
+}
+
+// watchStore shows what a store that limiters share did.
+func watchStore(registry prometheus.Registerer, shared *store.Failover) error {
+	count := func(name, help string, of func() uint64) prometheus.Collector {
+		return prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, func() float64 { return float64(of()) })
+	}
+	for _, c := range []prometheus.Collector{
+		count("tollgate_ratelimit_store_trips_total", "Trips to Redis; one serves all requests that wait.", shared.Trips),
+		count("tollgate_ratelimit_store_local_total", "Requests decided without Redis because it did not answer, by the on_error of their limits.", shared.Locals),
+		count("tollgate_ratelimit_store_remembered_total", "Refusals by counters that Redis had said were spent, without asking it again.", shared.Remembered),
+	} {
+		if err := registry.Register(c); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (m *metrics) setDegraded(down bool) {

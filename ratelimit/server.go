@@ -73,6 +73,9 @@ func New(cfg Config) (*Server, error) {
 			return nil, err
 		}
 		s.shared = store.NewFailover(store.FailoverConfig{Primary: s.redis, Local: s.memory, Log: cfg.Log, Degraded: m.setDegraded})
+		if err := watchStore(cfg.Metrics, s.shared); err != nil {
+			return nil, fmt.Errorf("rate limit: metrics: %w", err)
+		}
 		counters = s.shared
 	}
 	service := rls.New(counters, m, time.Now)
@@ -119,6 +122,9 @@ func (s *Server) Run(ctx context.Context) error {
 	group.Go(func() error { return s.client.Run(ctx) })
 	group.Go(func() error { return s.memory.Run(ctx) })
 	group.Go(func() error { return s.rules.run(ctx) })
+	if s.shared != nil {
+		group.Go(func() error { return s.shared.Run(ctx) })
+	}
 	group.Go(func() error { return s.serve(ctx) })
 	err := group.Wait()
 	if s.redis != nil {

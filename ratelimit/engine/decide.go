@@ -14,6 +14,7 @@ const (
 // distinct keys.
 type Cell struct {
 	Key     string
+	Rule    string // names the limit that the key belongs to, for bounds on its keys
 	Rate    Rate
 	Cost    uint64 // 0 asks whether one hit would fit, and takes nothing
 	Shadow  bool   // decided and counted, never refuses

@@ -14,7 +14,7 @@ type Algorithm uint8
 
 // The algorithms.
 const (
-	Fixed Algorithm = iota // windows are multiples of their length since the Unix epoch
+	Fixed Algorithm = iota // windows that follow each other without a gap: see Calendar
 	GCRA                   // a bucket of Burst that refills evenly
 )
 
@@ -31,8 +31,9 @@ const (
 // NewGCRA.
 type Rate struct {
 	Algorithm Algorithm
+	Calendar  Calendar // fixed: where windows begin
 	Limit     uint64
-	Window    time.Duration
+	Window    time.Duration // of a month: 30 days, in name only
 	Interval  time.Duration // GCRA: what one request costs in time, rounded up
 	Tolerance time.Duration // GCRA: how much time may be owed, burst × Interval
 }
@@ -40,6 +41,15 @@ type Rate struct {
 // NewFixed returns a rate that counts in fixed windows.
 func NewFixed(limit uint64, window time.Duration) (Rate, error) {
 	r := Rate{Algorithm: Fixed, Limit: limit, Window: window}
+	return r, r.check()
+}
+
+// NewCalendar returns a rate that counts in weeks or months of UTC.
+func NewCalendar(limit uint64, c Calendar) (Rate, error) {
+	r := Rate{Algorithm: Fixed, Calendar: c, Limit: limit, Window: week}
+	if c == Month {
+		r.Window = 30 * day
+	}
 	return r, r.check()
 }
 
@@ -88,9 +98,8 @@ func (r Rate) At(s State, now int64) State {
 		owed := min(max(s.Mark-now*1000, 0), int64(r.Tolerance))
 		return State{Mark: now*1000 + owed}
 	}
-	window := r.Window.Microseconds()
-	start := now - now%window
-	if s.Mark == start || s.Mark == start+window {
+	start, end := r.window(now)
+	if s.Mark == start || s.Mark == end {
 		return s
 	}
 	return State{Mark: start}
@@ -119,7 +128,8 @@ func (r Rate) Expiry(s State) int64 {
 	if r.Algorithm == GCRA {
 		return s.Mark/1000 + 1
 	}
-	return s.Mark + r.Window.Microseconds()
+	_, end := r.window(s.Mark)
+	return end
 }
 
 // Reading is what one counter said to one request.
@@ -154,7 +164,7 @@ func (r Rate) Read(s State, now int64, cost uint64, allowed bool) Reading {
 	if s.Used < r.Limit {
 		reading.Remaining = r.Limit - s.Used
 	}
-	reading.Reset = time.Duration(s.Mark+r.Window.Microseconds()-now) * time.Microsecond
+	reading.Reset = time.Duration(r.Expiry(s)-now) * time.Microsecond
 	if !allowed {
 		reading.RetryAfter = reading.Reset
 	}

@@ -146,7 +146,7 @@ func (p *plan) add(found limits.Cell, cost uint64) int {
 		}
 	}
 	r := found.Rule
-	p.cells = append(p.cells, engine.Cell{Key: found.Key, Rate: r.Rate, Cost: cost, Shadow: r.Shadow, OnError: r.OnError})
+	p.cells = append(p.cells, engine.Cell{Key: found.Key, Rule: r.ID, Rate: r.Rate, Cost: cost, Shadow: r.Shadow, OnError: r.OnError})
 	p.rules = append(p.rules, r)
 	return len(p.cells) - 1
 }

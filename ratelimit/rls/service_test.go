@@ -281,6 +281,12 @@ func (f failing) Take(context.Context, time.Time, []engine.Cell) ([]engine.Readi
 	return nil, f.err
 }
 
+func (f failing) Settle(context.Context, store.Trip) (store.Settled, error) {
+	return store.Settled{}, f.err
+}
+
+func (f failing) Beat(context.Context) (int, error) { return 0, f.err }
+
 func TestErrors(t *testing.T) {
 	ended, cancel := context.WithCancel(context.Background())
 	cancel()

@@ -24,8 +24,10 @@ const DefaultCounters = 1 << 20
 // sweepEvery is how long a dead counter may stay in memory, about.
 const sweepEvery = 10 * time.Second
 
-// Memory counts in this process. It holds a bounded number of counters; when
-// they are all alive, a new one takes the place of one that ends soon.
+// Memory counts in this process. It holds a bounded number of counters, and no
+// limit more than half of them. A counter that has admitted all it may is kept
+// until its window ends, whatever comes: when there is no room for a new one
+// but in place of such, the new keys of a limit share one counter.
 type Memory struct {
 	seed  maphash.Seed
 	most  int // counters of a shard
@@ -35,11 +37,17 @@ type Memory struct {
 type shard struct {
 	mu       sync.Mutex
 	counters map[string]counter
+	ofRule   map[string]int
 }
 
 type counter struct {
 	state   engine.State
 	expires int64 // microseconds since the epoch
+	rule    string
+	spent   uint8 // engine.Rate.Spent when it was written
+	// What a Failover remembers beside its own counts.
+	local   bool  // counts this limiter's share of the limit, by that share
+	checked int64 // when the shared store last said so
 }
 
 // NewMemory returns an empty store of at most so many counters; 0 means
@@ -50,83 +58,154 @@ func NewMemory(counters int) *Memory {
 	}
 	m := &Memory{seed: maphash.MakeSeed(), most: max(1, counters/shards)}
 	for i := range m.shard {
-		m.shard[i].counters = map[string]counter{}
+		m.shard[i].counters, m.shard[i].ofRule = map[string]counter{}, map[string]int{}
 	}
 	return m
 }
 
 // Take decides one request at now.
 func (m *Memory) Take(_ context.Context, now time.Time, cells []engine.Cell) ([]engine.Reading, error) {
-	var (
-		at       = now.UnixMicro()
-		readings = make([]engine.Reading, len(cells))
-		room     [8]engine.State
-		states   = room[:]
-		places   [8]uint8
-		place    = places[:]
-	)
-	if len(cells) > len(room) {
-		states, place = make([]engine.State, len(cells)), make([]uint8, len(cells))
-	}
-	var used uint64
-	for i := range cells {
-		place[i] = uint8(maphash.String(m.seed, cells[i].Key) % shards)
-		used |= 1 << place[i]
-	}
-	// Always in the order of the shards, so that two requests cannot each
-	// hold what the other waits for.
-	m.each(used, func(s *shard) { s.mu.Lock() })
-	for i := range cells {
-		states[i] = m.shard[place[i]].counters[cells[i].Key].state
-	}
-	if engine.Decide(at, cells, states[:len(cells)], readings) {
-		for i := range cells {
-			if readings[i].Allowed && cells[i].Cost > 0 {
-				m.put(&m.shard[place[i]], cells[i].Key, counter{states[i], cells[i].Rate.Expiry(states[i])}, at)
-			}
-		}
-	}
-	m.each(used, func(s *shard) { s.mu.Unlock() })
+	readings, _ := m.take(now.UnixMicro(), cells, share{}, true)
 	return readings, nil
 }
 
-func (m *Memory) each(used uint64, do func(*shard)) {
-	for ; used != 0; used &= used - 1 {
-		do(&m.shard[bits.TrailingZeros64(used)])
+// held is the shards of a request's cells, locked.
+type held struct {
+	m     *Memory
+	used  uint64
+	room  [8]uint8
+	place []uint8
+}
+
+// lock locks the shards of cells, always in the order of the shards, so that
+// two requests cannot each hold what the other waits for.
+func (m *Memory) lock(h *held, cells []engine.Cell) {
+	h.m, h.place = m, h.room[:]
+	if len(cells) > len(h.room) {
+		h.place = make([]uint8, len(cells))
+	}
+	for i := range cells {
+		h.place[i] = uint8(maphash.String(m.seed, cells[i].Key) % shards)
+		h.used |= 1 << h.place[i]
+	}
+	for left := h.used; left != 0; left &= left - 1 {
+		m.shard[bits.TrailingZeros64(left)].mu.Lock()
 	}
 }
 
-func (m *Memory) put(s *shard, key string, c counter, now int64) {
-	if _, known := s.counters[key]; !known && len(s.counters) >= m.most {
-		s.makeRoom(now)
+func (h *held) unlock() {
+	for left := h.used; left != 0; left &= left - 1 {
+		h.m.shard[bits.TrailingZeros64(left)].mu.Unlock()
 	}
-	s.counters[key] = c
 }
 
-// makeRoom looks at a few counters, in no order, and forgets the dead ones, or
-// else the one that ends first: a flood of new keys costs each of them little.
-func (s *shard) makeRoom(now int64) {
+// share is how a limiter counts while the shared store is away: by its part of
+// what was left, as one of n. The zero value counts the whole.
+type share struct {
+	local bool
+	n     int
+}
+
+// take decides one request at (microseconds since the epoch); without commit,
+// nothing moves.
+func (m *Memory) take(at int64, cells []engine.Cell, part share, commit bool) ([]engine.Reading, bool) {
+	var (
+		h        held
+		readings = make([]engine.Reading, len(cells))
+		stateOf  [8]engine.State
+		keyOf    [8]string
+		states   = stateOf[:]
+		keys     = keyOf[:]
+	)
+	if len(cells) > len(stateOf) {
+		states, keys = make([]engine.State, len(cells)), make([]string, len(cells))
+	}
+	whole := cells
+	if part.n > 1 {
+		cells = shares(cells, part.n)
+	}
+	m.lock(&h, cells)
+	defer h.unlock()
+	for i := range cells {
+		s := &m.shard[h.place[i]]
+		keys[i] = s.keyFor(&cells[i], m.most, at)
+		c := s.counters[keys[i]]
+		states[i] = c.state
+		if part.local && !c.local {
+			states[i] = shareOf(&whole[i].Rate, &c, at, part.n)
+		}
+	}
+	admitted := engine.Decide(at, cells, states[:len(cells)], readings)
+	for i := range cells {
+		if commit && admitted && readings[i].Allowed && cells[i].Cost > 0 {
+			m.shard[h.place[i]].put(keys[i], &cells[i], states[i], at, part.local)
+		}
+	}
+	return readings, admitted
+}
+
+// keyFor returns the key that a cell counts under: its own, or the one that
+// the new keys of its limit share when there is no room.
+func (s *shard) keyFor(c *engine.Cell, most int, now int64) string {
+	if _, known := s.counters[c.Key]; known || s.makeRoom(c.Rule, most, now) {
+		return c.Key
+	}
+	return "\x00" + c.Rule
+}
+
+func (s *shard) put(key string, c *engine.Cell, state engine.State, now int64, local bool) {
+	rule := c.Rule
+	if old, known := s.counters[key]; known {
+		rule = old.rule
+	} else {
+		s.ofRule[rule]++
+	}
+	s.counters[key] = counter{
+		state: state, expires: c.Rate.Expiry(state), rule: rule, spent: c.Rate.Spent(state, now), local: local, checked: now,
+	}
+}
+
+func (s *shard) forget(key string, c *counter) {
+	delete(s.counters, key)
+	if s.ofRule[c.rule]--; s.ofRule[c.rule] <= 0 {
+		delete(s.ofRule, c.rule)
+	}
+}
+
+// makeRoom reports whether one more counter of a rule has room. It looks at a
+// few counters, in no order, and forgets the dead ones, or else the one that
+// has admitted the least of what it may; a rule that holds its half gives up
+// its own. So a flood of new keys costs each of them little.
+func (s *shard) makeRoom(rule string, most int, now int64) bool {
+	full := s.ofRule[rule] >= max(1, most/2)
+	if !full && len(s.counters) < most {
+		return true
+	}
 	const look = 16
 	var (
 		victim string
-		first  int64
+		least  counter
 		seen   int
 		freed  bool
 	)
 	for key, c := range s.counters {
-		if c.expires <= now {
-			delete(s.counters, key)
+		switch {
+		case c.expires <= now:
+			s.forget(key, &c)
 			freed = true
-		} else if victim == "" || c.expires < first {
-			victim, first = key, c.expires
+		case c.spent == 255 || full && c.rule != rule:
+		case victim == "" || c.spent < least.spent || c.spent == least.spent && c.expires < least.expires:
+			victim, least = key, c
 		}
 		if seen++; seen == look {
 			break
 		}
 	}
-	if !freed {
-		delete(s.counters, victim)
+	if !freed && victim != "" {
+		s.forget(victim, &least)
+		freed = true
 	}
+	return freed
 }
 
 // Len returns how many counters are held, dead ones included.
@@ -160,7 +239,7 @@ func (s *shard) sweep(now int64) {
 	defer s.mu.Unlock()
 	for key, c := range s.counters {
 		if c.expires <= now {
-			delete(s.counters, key)
+			s.forget(key, &c)
 		}
 	}
 }

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"crypto/rand"
 	_ "embed"
 	"errors"
 	"fmt"
@@ -20,8 +21,15 @@ import (
 // them takes.
 const KeyPrefix = "{tollgate}:limit:"
 
-//go:embed take.lua
-var takeScript string
+//go:embed settle.lua
+var settleScript string
+
+//go:embed beat.lua
+var beatScript string
+
+// aliveFor is how long a limiter that is not heard of counts as one: a few
+// beats.
+const aliveFor = 5 * time.Second
 
 // RedisConfig is how to reach Redis.
 type RedisConfig struct {
@@ -36,18 +44,20 @@ type RedisConfig struct {
 	Log *slog.Logger
 }
 
-// DefaultTimeout is the most that one decision waits for Redis. A caller's
-// deadline makes it shorter: see Failover.
-const DefaultTimeout = 200 * time.Millisecond
+// DefaultTimeout is the most that one trip to Redis takes. Callers do not wait
+// for so long: see Failover.
+const DefaultTimeout = time.Second
 
 // dialTimeout outlives a request: a TLS handshake may take longer than it.
 const dialTimeout = time.Second
 
-// Redis counts in a Redis server that all limiters share. A request is one
-// script, tried once: a second try could count it twice.
+// Redis counts in a Redis server that all limiters share. A trip is one script,
+// tried once: a second try could count it twice.
 type Redis struct {
 	client redis.UniversalClient
-	script *redis.Script
+	settle *redis.Script
+	beat   *redis.Script
+	name   string // of this limiter among those that share Redis
 	clock  func() time.Time
 }
 
@@ -74,7 +84,10 @@ func NewRedis(cfg RedisConfig) (*Redis, error) {
 	options.ContextTimeoutEnabled = true
 	options.DisableIdentity = true
 	options.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
-	return &Redis{client: redis.NewClient(options), script: redis.NewScript(takeScript), clock: cfg.Clock}, nil
+	return &Redis{
+		client: redis.NewClient(options), settle: redis.NewScript(settleScript), beat: redis.NewScript(beatScript),
+		name: rand.Text(), clock: cfg.Clock,
+	}, nil
 }
 
 // clientLog keeps the library's complaints out of stderr: every failure comes
@@ -91,54 +104,32 @@ func (r *Redis) Close() error { return r.client.Close() }
 
 // Take decides one request by Redis's clock; now is not used.
 func (r *Redis) Take(ctx context.Context, _ time.Time, cells []engine.Cell) ([]engine.Reading, error) {
-	keys := make([]string, len(cells))
-	args := make([]any, 1, 1+len(cells))
-	args[0] = ""
-	if r.clock != nil {
-		args[0] = r.clock().UnixMicro()
-	}
-	for i := range cells {
-		keys[i] = KeyPrefix + cells[i].Key
-		args = append(args, words(&cells[i]))
-	}
-	answer, err := r.script.Run(ctx, r.client, keys, args...).Int64Slice()
+	settled, err := r.Settle(ctx, Trip{Requests: [][]engine.Cell{cells}})
 	if err != nil {
-		return nil, fmt.Errorf("redis: %w", err)
+		return nil, err
 	}
-	if len(answer) != 1+3*len(cells) {
-		return nil, fmt.Errorf("redis: %d numbers in the answer to %d cells: is another version of the script in use?", len(answer), len(cells))
-	}
-	return readAnswer(cells, answer), nil
+	return settled.Readings[0], nil
 }
 
-// words is a cell as the script reads it.
-func words(c *engine.Cell) string {
-	algorithm, x, y := byte('f'), c.Rate.Limit, uint64(c.Rate.Window.Microseconds())
-	if c.Rate.Algorithm == engine.GCRA {
-		algorithm, x, y = 'g', uint64(c.Rate.Interval), uint64(c.Rate.Tolerance)
+// Settle decides a trip by Redis's clock.
+func (r *Redis) Settle(ctx context.Context, trip Trip) (Settled, error) {
+	w := packTrip(trip)
+	now := ""
+	if r.clock != nil {
+		now = strconv.FormatInt(r.clock().UnixMicro(), 10)
 	}
-	w := append(make([]byte, 0, 48), algorithm, ' ')
-	// A cost that no limit can hold needs no exact number, but a float64 must
-	// hold it.
-	w = append(strconv.AppendUint(w, min(c.Cost, engine.MaxLimit+1), 10), ' ')
-	w = append(strconv.AppendUint(w, x, 10), ' ')
-	w = append(strconv.AppendUint(w, y, 10), ' ')
-	if c.Shadow {
-		return string(append(w, '1'))
+	answer, err := r.settle.Run(ctx, r.client, w.keys, now, w.counters, w.requests).Text()
+	if err != nil {
+		return Settled{}, fmt.Errorf("redis: %w", err)
 	}
-	return string(append(w, '0'))
+	return w.read(trip, answer)
 }
 
-func readAnswer(cells []engine.Cell, answer []int64) []engine.Reading {
-	readings := make([]engine.Reading, len(cells))
-	now := answer[0]
-	for i := range cells {
-		allowed, a, b := answer[1+3*i] == 1, answer[2+3*i], answer[3+3*i]
-		state := engine.State{Mark: a, Used: uint64(b)}
-		if cells[i].Rate.Algorithm == engine.GCRA {
-			state = engine.State{Mark: a*1000 + b}
-		}
-		readings[i] = cells[i].Rate.Read(state, now, cells[i].Cost, allowed)
+// Beat tells Redis that this limiter lives.
+func (r *Redis) Beat(ctx context.Context) (int, error) {
+	n, err := r.beat.Run(ctx, r.client, []string{KeyPrefix + "limiters"}, r.name, aliveFor.Microseconds()).Int()
+	if err != nil {
+		return 0, fmt.Errorf("redis: %w", err)
 	}
-	return readings
+	return n, nil
 }
