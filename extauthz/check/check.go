@@ -85,12 +85,16 @@ func New(signer *identity.Signer, log *slog.Logger, record Recorder) *Server {
 func (s *Server) Use(next *Snapshot) { s.snapshot.Store(next) }
 
 // Check decides one request.
-func (s *Server) Check(_ context.Context, r *authv3.CheckRequest) (*authv3.CheckResponse, error) {
-	return s.At(r, time.Now()), nil
+func (s *Server) Check(ctx context.Context, r *authv3.CheckRequest) (*authv3.CheckResponse, error) {
+	return s.at(ctx, r, time.Now()), nil
 }
 
-// At decides at a given time.
-func (s *Server) At(r *authv3.CheckRequest, now time.Time) (out *authv3.CheckResponse) {
+// At decides at a given time, with no deadline.
+func (s *Server) At(r *authv3.CheckRequest, now time.Time) *authv3.CheckResponse {
+	return s.at(context.Background(), r, now)
+}
+
+func (s *Server) at(ctx context.Context, r *authv3.CheckRequest, now time.Time) (out *authv3.CheckResponse) {
 	c := call{server: s, now: now, snapshot: s.snapshot.Load(), name: r.GetAttributes().GetContextExtensions()[PolicyKey]}
 	defer func() {
 		if cause := recover(); cause != nil {
@@ -100,7 +104,7 @@ func (s *Server) At(r *authv3.CheckRequest, now time.Time) (out *authv3.CheckRes
 			out = respond(&answer{body: string(body), set: []header{{"content-type", jsonContent}}})
 		}
 	}()
-	return c.decide(r)
+	return c.decide(ctx, r)
 }
 
 // call is one check under way.
@@ -114,7 +118,7 @@ type call struct {
 	http     *authv3.AttributeContext_HttpRequest
 }
 
-func (c *call) decide(r *authv3.CheckRequest) *authv3.CheckResponse {
+func (c *call) decide(ctx context.Context, r *authv3.CheckRequest) *authv3.CheckResponse {
 	keyHeader := ""
 	if c.snapshot != nil {
 		keyHeader = c.snapshot.KeyHeader
@@ -125,11 +129,11 @@ func (c *call) decide(r *authv3.CheckRequest) *authv3.CheckResponse {
 	if c.policy == nil || c.http == nil {
 		return c.refuse(&policy.Decision{Reason: policy.PolicyNotReady}, notReady)
 	}
-	request, fault := read(r, &c.seen, c.now)
+	request, fault := read(r, &c.seen, c.policy.Looks, c.now)
 	if fault != "" {
 		return c.refuse(&policy.Decision{Reason: policy.BadRequest}, ambiguous+fault)
 	}
-	d := c.policy.Decide(&request, c.snapshot.Tenants, c.snapshot.Credentials)
+	d := c.policy.Decide(ctx, &request, c.snapshot.Tenants, c.snapshot.Credentials)
 	if !d.Allow {
 		return c.refuse(&d, message(d.Reason))
 	}

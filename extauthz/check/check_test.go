@@ -89,7 +89,7 @@ func TestAdmitted(t *testing.T) {
 		metadata map[string]string
 	}{
 		"key": {
-			request("orders@1", "GET", "/api/orders?x=%25;y", "x-api-key", g.key),
+			request("orders@1", "GET", "/api/orders?x=%25&y", "x-api-key", g.key),
 			map[string]string{"x-auth-tenant": "acme", "x-auth-user": "bob", "x-auth-kind": "api_key"},
 			[]string{"authorization", "x-api-key"},
 			map[string]string{"tenant": "acme", "user": "bob", "plan": "pro", "kind": "api_key", "credential": g.key[9:21], "cost": "1", "policy": "orders@1", "rule": "(none)", "claim:region": "(none)"},

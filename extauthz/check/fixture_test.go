@@ -83,7 +83,7 @@ func policies() []*authzv1.Policy {
 	}
 }
 
-func newGate(t testing.TB, record check.Recorder) *gate {
+func newGate(t testing.TB, record check.Recorder, further ...*authzv1.Policy) *gate {
 	t.Helper()
 	env, err := celenv.New()
 	if err != nil {
@@ -118,7 +118,7 @@ func newGate(t testing.TB, record check.Recorder) *gate {
 		TenantClaim: []string{"tenant"}, UserClaim: []string{"sub"}, PermissionsClaim: []string{"permissions"},
 	}, roles, credential.StaticKeys(jwks.NewSet(jwks.Key{ID: "k", Alg: jwks.EdDSA, Public: public})))
 	compiled := map[string]*policy.Policy{}
-	for _, p := range policies() {
+	for _, p := range append(policies(), further...) {
 		if compiled[p.GetName()], err = policy.Compile(env, p); err != nil {
 			t.Fatal(err)
 		}

@@ -1,7 +1,6 @@
 package check
 
 import (
-	"net/url"
 	"strings"
 	"time"
 
@@ -9,6 +8,8 @@ import (
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 
 	"tollgate/extauthz/policy"
+	"tollgate/internal/celenv"
+	"tollgate/internal/oneview"
 )
 
 // seen is what one pass over the headers found.
@@ -86,15 +87,16 @@ func inquire(h *authv3.AttributeContext_HttpRequest) (out asked) {
 	return out
 }
 
-// read turns what Envoy sent into what is decided. fault is why it cannot be:
-// a request that the upstream could read differently from us.
-func read(r *authv3.CheckRequest, s *seen, now time.Time) (out policy.Request, fault string) {
+// read turns what Envoy sent into what is decided by rules that look at such
+// names. fault is why it cannot be: a request that the upstream could read
+// differently from us. Envoy's guards refuse most of it; this is the second one.
+func read(r *authv3.CheckRequest, s *seen, looks celenv.Looks, now time.Time) (out policy.Request, fault string) {
 	h := r.GetAttributes().GetRequest().GetHttp()
 	host := h.GetHost()
 	if host == "" {
 		host = s.host
 	}
-	path, query, _ := strings.Cut(h.GetPath(), "?")
+	target, err := oneview.Parse(h.GetPath())
 	switch {
 	case s.authorizations > 1 || strings.Contains(s.authorization, ","):
 		return out, "more than one Authorization"
@@ -102,14 +104,20 @@ func read(r *authv3.CheckRequest, s *seen, now time.Time) (out policy.Request, f
 		return out, "more than one API key"
 	case s.hosts > 1 || s.hosts == 1 && !strings.EqualFold(s.host, host) || !plainHost(host):
 		return out, "the host is not one plain name"
-	case !plainPath(path):
-		return out, "the path can be read in several ways"
+	case !plainMethod(h.GetMethod()):
+		return out, "the method is not in upper case"
+	case err != nil:
+		return out, err.Error()
 	}
-	out.Method, out.Path, out.Host = h.GetMethod(), path, hostname(host)
+	headers, query, fault := named(h, &target, looks)
+	if fault != "" {
+		return out, fault
+	}
+	out.Method, out.Path, out.Segments, out.Host = h.GetMethod(), target.Path, target.Segments, hostname(host)
 	out.ClientIP = r.GetAttributes().GetSource().GetAddress().GetSocketAddress().GetAddress()
 	out.Time = now
-	out.Headers = func() map[string]string { return joined(h) }
-	out.Query = func() map[string]string { return parameters(query) }
+	out.Headers = func() map[string]string { return headers }
+	out.Query = func() map[string]string { return query }
 	out.Token = bearer(s.authorization)
 	out.Key = s.key
 	return out, ""
@@ -126,6 +134,16 @@ func bearer(authorization string) string {
 		return "-"
 	}
 	return token
+}
+
+// plainMethod is oneview.MethodPattern.
+func plainMethod(method string) bool {
+	for i := range len(method) {
+		if c := method[i]; c != '-' && (c < 'A' || c > 'Z') {
+			return false
+		}
+	}
+	return method != ""
 }
 
 func plainHost(host string) bool {
@@ -147,70 +165,4 @@ func hostname(host string) string {
 		host = host[:i]
 	}
 	return strings.TrimSuffix(host, ".")
-}
-
-// plainPath refuses what upstreams are known to read in another way than
-// Envoy: path parameters, double escapes, escaped control bytes, broken
-// escapes, overlong UTF-8. Envoy's first routes refuse most of it; this is the
-// second guard.
-func plainPath(path string) bool {
-	for i := 0; i < len(path); i++ {
-		switch c := path[i]; {
-		case c < 0x21, c >= 0x7f, c == ';', c == '\\', c == '#':
-			return false
-		case c == '%':
-			value, ok := escape(path[i:])
-			if !ok || value < 0x20 || value == 0x7f || value == '%' || value == 0xc0 || value == 0xc1 || value > 0xf4 {
-				return false
-			}
-			if next, ok := escape(path[i+3:]); value == 0xe0 && ok && next < 0xa0 || value == 0xf0 && ok && next < 0x90 {
-				return false
-			}
-			i += 2
-		}
-	}
-	return true
-}
-
-func escape(s string) (byte, bool) {
-	if len(s) < 3 || s[0] != '%' {
-		return 0, false
-	}
-	high, ok1 := hex(s[1])
-	low, ok2 := hex(s[2])
-	return high<<4 | low, ok1 && ok2
-}
-
-func hex(c byte) (byte, bool) {
-	switch {
-	case c >= '0' && c <= '9':
-		return c - '0', true
-	case c >= 'a' && c <= 'f':
-		return c - 'a' + 10, true
-	case c >= 'A' && c <= 'F':
-		return c - 'A' + 10, true
-	}
-	return 0, false
-}
-
-func joined(h *authv3.AttributeContext_HttpRequest) map[string]string {
-	out := make(map[string]string, len(h.GetHeaderMap().GetHeaders())+len(h.GetHeaders()))
-	wanted := func(name string) bool { return !strings.HasPrefix(name, ":") }
-	lines(h, wanted, func(name, value string) {
-		value = strings.ToValidUTF8(value, "\uFFFD")
-		if before, twice := out[name]; twice {
-			value = before + "," + value
-		}
-		out[name] = value
-	})
-	return out
-}
-
-func parameters(query string) map[string]string {
-	values, _ := url.ParseQuery(query) // what cannot be read is not there
-	out := make(map[string]string, len(values))
-	for name, list := range values {
-		out[strings.ToValidUTF8(name, "\uFFFD")] = strings.ToValidUTF8(strings.Join(list, ","), "\uFFFD")
-	}
-	return out
 }

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"context"
 	"time"
 
 	authzv1 "tollgate/api/authz/v1"
@@ -99,8 +100,9 @@ type Decision struct {
 }
 
 // Decide is pure: the time is in the request, credentials are verified by a
-// function of their bytes, the time and the current keys.
-func (p *Policy) Decide(r *Request, tenants Tenants, credentials Credentials) Decision {
+// function of their bytes, the time and the current keys. Rules that are still
+// running when ctx ends have failed.
+func (p *Policy) Decide(ctx context.Context, r *Request, tenants Tenants, credentials Credentials) Decision {
 	caller, until, reason := p.authenticate(r, credentials)
 	if reason != "" {
 		return Decision{Reason: reason, Caller: caller}
@@ -116,7 +118,7 @@ func (p *Policy) Decide(r *Request, tenants Tenants, credentials Credentials) De
 			d.Plan = plan
 		}
 	}
-	p.authorize(r, &d)
+	p.authorize(ctx, r, &d)
 	return d
 }
 
@@ -175,7 +177,7 @@ func (p *Policy) allOf(r *Request, credentials Credentials) (first *Caller, unti
 
 // authorize: deny beats allow, an error never admits, nothing said is no. Rules
 // that are all shadows stand for no list at all.
-func (p *Policy) authorize(r *Request, d *Decision) {
+func (p *Policy) authorize(ctx context.Context, r *Request, d *Decision) {
 	var in *celenv.Input
 	admitted, failed := "", ""
 	for i := range p.rules {
@@ -186,7 +188,7 @@ func (p *Policy) authorize(r *Request, d *Decision) {
 		if rule.when != nil && in == nil {
 			in = p.input(r, d)
 		}
-		held, err := rule.holds(in, d.Caller)
+		held, err := rule.holds(ctx, in, d.Caller)
 		switch {
 		case rule.shadow:
 			d.Shadows = append(d.Shadows, Shadow{Rule: rule.id, Result: rule.result(held, err)})
@@ -212,9 +214,9 @@ func (p *Policy) authorize(r *Request, d *Decision) {
 	}
 }
 
-func (r *rule) holds(in *celenv.Input, caller *Caller) (bool, error) {
+func (r *rule) holds(ctx context.Context, in *celenv.Input, caller *Caller) (bool, error) {
 	if r.when != nil {
-		return r.when.Eval(in)
+		return r.when.Eval(ctx, in)
 	}
 	return caller != nil && caller.Grants.Can(r.permission), nil
 }

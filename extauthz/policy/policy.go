@@ -31,6 +31,7 @@ type Policy struct {
 	Streams     bool   // requests may go on for longer than their credential
 	Forward     bool
 	LimitClaims []string
+	Looks       celenv.Looks // of all its rules, shadows too
 
 	mode    authzv1.Credentials_Mode
 	issuers []string // accepted issuers, in order
@@ -60,6 +61,7 @@ func Compile(env *celenv.Env, p *authzv1.Policy) (*Policy, error) {
 	if out.mode != authzv1.Credentials_PUBLIC && len(out.Audiences) == 0 {
 		return nil, fmt.Errorf("policy %s: no audience: the identity token needs the upstream's name", out.Name)
 	}
+	cost := uint64(0)
 	for i, r := range p.GetRules() {
 		compiled, err := compileRule(env, r)
 		if err != nil {
@@ -67,6 +69,13 @@ func Compile(env *celenv.Env, p *authzv1.Policy) (*Policy, error) {
 		}
 		out.judges = out.judges || !compiled.shadow
 		out.rules = append(out.rules, compiled)
+		if compiled.when != nil {
+			cost += compiled.when.Cost()
+			out.Looks = out.Looks.Join(compiled.when.Looks())
+		}
+	}
+	if cost > celenv.MaxCost {
+		return nil, fmt.Errorf("policy %s: its rules together may cost up to %d units, at most %d are allowed", out.Name, cost, celenv.MaxCost)
 	}
 	return out, nil
 }

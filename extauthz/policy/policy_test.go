@@ -142,7 +142,7 @@ func TestDecide(t *testing.T) {
 			if c.tenants == nil {
 				c.tenants = tenants
 			}
-			d := p.Decide(&r, c.tenants, creds())
+			d := p.Decide(t.Context(), &r, c.tenants, creds())
 			if d.Reason != c.reason || d.Allow != (c.reason == "") || d.Allow && d.Plan != c.plan {
 				t.Fatalf("%+v", d)
 			}

@@ -3,10 +3,8 @@ package celenv
 import (
 	"fmt"
 	"reflect"
-	"strings"
 
 	"cel.dev/cel-go/cel"
-	"cel.dev/cel-go/common/cost"
 	"cel.dev/cel-go/common/types"
 	"cel.dev/cel-go/common/types/ref"
 )
@@ -23,6 +21,8 @@ func (a activation) ResolveName(name string) (any, bool) {
 		return types.String(r.Method), true
 	case "request.path":
 		return types.String(r.Path), true
+	case "request.segments":
+		return r.Segments, true
 	case "request.host":
 		return types.String(r.Host), true
 	case "request.headers":
@@ -89,25 +89,3 @@ func (g grantsValue) Equal(other ref.Val) ref.Val {
 func (g grantsValue) Type() ref.Type { return cel.OpaqueType("tollgate.grants") }
 
 func (g grantsValue) Value() any { return g.Grants }
-
-// sizes tells the cost estimate how large inputs can be: Envoy takes at most
-// 100 headers, tokens are at most 8 KiB.
-type sizes struct{}
-
-func (sizes) EstimateSize(element cost.AstNode) *cost.SizeEstimate {
-	path := strings.Join(element.Path(), ".")
-	largest := uint64(256)
-	switch {
-	case path == "request.headers", path == "request.query":
-		largest = 128
-	case path == "request.path", strings.HasPrefix(path, "request.headers."), strings.HasPrefix(path, "request.query."):
-		largest = 8192
-	case path == "auth.permissions", path == "auth.scopes":
-		largest = 128
-	}
-	return &cost.SizeEstimate{Min: 0, Max: largest}
-}
-
-func (sizes) EstimateCallCost(string, string, *cost.AstNode, []cost.AstNode) *cost.CallEstimate {
-	return nil
-}

@@ -5,26 +5,40 @@
 package celenv
 
 import (
+	"context"
 	"fmt"
+	"math"
 	"slices"
-	"strings"
 	"time"
 
 	"cel.dev/cel-go/cel"
-	"cel.dev/cel-go/common"
 	"cel.dev/cel-go/common/ast"
-	"cel.dev/cel-go/common/operators"
 	"cel.dev/cel-go/common/types"
 	"cel.dev/cel-go/common/types/ref"
+
+	"tollgate/internal/oneview"
 )
 
 const (
-	// MaxCost bounds an expression; a unit is about 10 ns.
-	MaxCost = 100_000
+	// MaxCost bounds an expression, and all those of a route together; a unit is
+	// about 10 ns of CPU.
+	MaxCost = 400_000
 	// MaxLength bounds its text, so that compiling is bounded too.
 	MaxLength = 4096
+	// MaxEntries is how many entries a map or list of a request may have, MaxText
+	// how many bytes a text: the bound assumes it, and whoever fills Request holds
+	// it to that as far as Looks says that expressions look at it.
+	MaxEntries = oneview.MaxParameters
+	// MaxText is in bytes.
+	MaxText = 8192
 
 	grantsName = "@grants" // not writable in the language: only auth.can reaches it
+	// loopFactor is how much dearer than elsewhere a unit is in a loop, where it is
+	// also counted (measured: 80 ns).
+	loopFactor = 8
+	// interruptEvery is how many turns of a loop go by between two looks at the
+	// deadline.
+	interruptEvery = 64
 )
 
 // Input is what an expression sees. Nothing in it is modified.
@@ -34,10 +48,13 @@ type Input struct {
 	Route   string
 }
 
-// Request is the client's request. Headers and Query are asked only by
-// expressions that look at them; several values of a name are joined by ",".
+// Request is the client's request, read in one way (package oneview). Path is
+// as it goes upstream, escapes in upper case; Segments, and the names and values
+// of Query, are decoded. Headers and Query are asked only by expressions that
+// look at them, and hold at least the names that Looks tells.
 type Request struct {
 	Method, Path, Host, ClientIP string
+	Segments                     []string
 	Headers, Query               func() map[string]string
 	Time                         time.Time
 }
@@ -63,17 +80,18 @@ type Env struct {
 	cel *cel.Env
 }
 
-type field struct {
+type variable struct {
 	name string
 	typ  *cel.Type
 }
 
-func fields() []field {
+func fields() []variable {
 	texts := cel.MapType(cel.StringType, cel.StringType)
 	list := cel.ListType(cel.StringType)
-	return []field{
+	return []variable{
 		{"request.method", cel.StringType},
 		{"request.path", cel.StringType},
+		{"request.segments", list},
 		{"request.host", cel.StringType},
 		{"request.headers", texts},
 		{"request.query", texts},
@@ -108,7 +126,8 @@ func New() (*Env, error) {
 				}
 				return types.Bool(g.Can(string(p)))
 			}))),
-		cel.Macros(cel.ReceiverMacro("can", 1, expandCan)),
+		cel.Function("@bound", cel.Overload("bound_text", []*cel.Type{cel.StringType, cel.IntType}, cel.StringType, cel.BinaryBinding(bound))),
+		cel.Macros(cel.ReceiverMacro("can", 1, expandCan), cel.ReceiverMacro("matches", 1, expandMatches), cel.GlobalMacro("matches", 2, expandMatches)),
 	}
 	for _, f := range fields() {
 		options = append(options, cel.Variable(f.name, f.typ))
@@ -132,6 +151,9 @@ func expandCan(f cel.MacroExprFactory, target ast.Expr, args []ast.Expr) (ast.Ex
 // Program is a compiled expression, safe for concurrent use.
 type Program struct {
 	program  cel.Program
+	loops    bool
+	cost     uint64
+	looks    Looks
 	warnings []string
 }
 
@@ -151,23 +173,45 @@ func (e *Env) Compile(expr string) (*Program, error) {
 	if err != nil {
 		return nil, &Error{1, 1, "its cost cannot be bounded: " + err.Error()}
 	}
-	if cost.Max > MaxCost {
-		return nil, &Error{1, 1, fmt.Sprintf("it may cost up to %d units, at most %d are allowed: avoid loops in loops and long regular expressions", cost.Max, MaxCost)}
+	out := &Program{loops: loops(checked), cost: cost.Max, looks: looks(checked), warnings: warnings(checked)}
+	if out.loops {
+		out.cost = min(cost.Max, math.MaxUint32) * loopFactor
 	}
-	program, err := e.cel.Program(checked, cel.EvalOptions(cel.OptOptimize))
-	if err != nil {
+	if out.cost > MaxCost {
+		return nil, &Error{1, 1, fmt.Sprintf("it may cost up to %d units, at most %d are allowed: avoid loops in loops and long regular expressions", out.cost, MaxCost)}
+	}
+	options := []cel.ProgramOption{cel.EvalOptions(cel.OptOptimize)}
+	if out.loops {
+		// Lists in tokens have no bound of their own, so a loop is counted as it runs;
+		// anything else would only become slower by that.
+		options = append(options, cel.CostLimit(MaxCost/loopFactor), cel.InterruptCheckFrequency(interruptEvery))
+	}
+	if out.program, err = e.cel.Program(checked, options...); err != nil {
 		return nil, &Error{1, 1, err.Error()}
 	}
-	return &Program{program: program, warnings: warnings(checked)}, nil
+	return out, nil
 }
+
+// Cost is an upper bound in units of about 10 ns.
+func (p *Program) Cost() uint64 { return p.cost }
+
+// Looks tells which headers and query parameters the expression looks at.
+func (p *Program) Looks() Looks { return p.looks }
 
 // Warnings lists what is legal but probably not meant.
 func (p *Program) Warnings() []string { return slices.Clone(p.warnings) }
 
 // Eval decides. An error means that the expression failed on this input, such
-// as a look-up of a header that is not there; the caller must not admit on it.
-func (p *Program) Eval(in *Input) (bool, error) {
-	value, _, err := p.program.Eval(activation{in})
+// as a look-up of a header that is not there, or that ctx ended; the caller must
+// not admit on it.
+func (p *Program) Eval(ctx context.Context, in *Input) (bool, error) {
+	var value ref.Val
+	var err error
+	if p.loops {
+		value, _, err = p.program.ContextEval(ctx, activation{in})
+	} else {
+		value, _, err = p.program.Eval(activation{in})
+	}
 	if err != nil {
 		return false, err
 	}
@@ -176,60 +220,4 @@ func (p *Program) Eval(in *Input) (bool, error) {
 		return false, fmt.Errorf("the expression gave %s, not bool", value.Type())
 	}
 	return bool(held), nil
-}
-
-func firstFault(issues *cel.Issues) *Error {
-	errs := issues.Errors()
-	if len(errs) == 0 {
-		return &Error{1, 1, issues.Err().Error()}
-	}
-	first := slices.MinFunc(errs, func(a, b *common.Error) int {
-		if d := a.Location.Line() - b.Location.Line(); d != 0 {
-			return d
-		}
-		return a.Location.Column() - b.Location.Column()
-	})
-	fault := &Error{max(first.Location.Line(), 1), max(first.Location.Column(), 0) + 1, first.Message}
-	name, undeclared := strings.CutPrefix(first.Message, "undeclared reference to '")
-	if name, _, _ = strings.Cut(name, "'"); !undeclared {
-		return fault
-	}
-	root, _, dotted := strings.Cut(name, ".")
-	known := fieldsOf(root)
-	if len(known) == 0 {
-		return fault
-	}
-	if dotted {
-		fault.Col = max(fault.Col-len(root), 1) // cel-go points at the dot
-	}
-	fault.Message = fmt.Sprintf("unknown field %q: %s has %s", name, root, strings.Join(known, ", "))
-	return fault
-}
-
-func fieldsOf(root string) []string {
-	var known []string
-	for _, f := range fields() {
-		if name, ok := strings.CutPrefix(f.name, root+"."); ok {
-			known = append(known, name)
-		}
-	}
-	return known
-}
-
-func warnings(checked *cel.Ast) []string {
-	tests := ast.MatchDescendants(ast.NavigateAST(checked.NativeRep()), func(n ast.NavigableExpr) bool {
-		if n.Kind() != ast.CallKind || n.AsCall().FunctionName() != operators.In {
-			return false
-		}
-		list := n.AsCall().Args()[1]
-		if list.Kind() == ast.IdentKind {
-			return list.AsIdent() == "auth.permissions"
-		}
-		return list.Kind() == ast.SelectKind && list.AsSelect().FieldName() == "permissions" &&
-			list.AsSelect().Operand().Kind() == ast.IdentKind && list.AsSelect().Operand().AsIdent() == "auth"
-	})
-	if len(tests) == 0 {
-		return nil
-	}
-	return []string{`"in auth.permissions" does not know wildcards: write auth.can("resource:action")`}
 }

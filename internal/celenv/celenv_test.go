@@ -1,6 +1,7 @@
 package celenv_test
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"testing"
@@ -62,7 +63,7 @@ func TestEval(t *testing.T) {
 			t.Errorf("%s: %v", expr, err)
 			continue
 		}
-		if got, err := p.Eval(input()); got != want || err != nil {
+		if got, err := p.Eval(t.Context(), input()); got != want || err != nil {
 			t.Errorf("%s = %v, %v; want %v", expr, got, err, want)
 		}
 	}
@@ -82,7 +83,7 @@ func TestEvalFails(t *testing.T) {
 			t.Errorf("%s: %v", expr, err)
 			continue
 		}
-		if held, err := p.Eval(input()); err == nil || held {
+		if held, err := p.Eval(t.Context(), input()); err == nil || held {
 			t.Errorf("%s = %v, %v; want an error", expr, held, err)
 		}
 	}
@@ -101,9 +102,12 @@ func TestFaults(t *testing.T) {
 		`"x".can("a:b")`:                   "undeclared reference to 'can'",
 		`auth.can(1)`:                      "found no matching overload",
 		``:                                 "Syntax error",
-		`auth.claims.a.exists(x, auth.claims.b.exists(y, x.matches(y)))`: "it may cost up to",
-		strings.Repeat("(", 200) + "true" + strings.Repeat(")", 200):     "recursion",
-		strings.Repeat(" ", 5000):                                        "the expression has 5000 bytes",
+		`auth.claims.a.exists(x, auth.claims.b.exists(y, x == y))`:   "it may cost up to",
+		`auth.claims.a.exists(x, x.matches(auth.user))`:              "1:39: the regular expression must be written out",
+		`request.path.matches("[a-z]{1,200}[0-9]")`:                  "1:22: the regular expression is too large",
+		`request.path.matches("(")`:                                  "error parsing regexp",
+		strings.Repeat("(", 200) + "true" + strings.Repeat(")", 200): "recursion",
+		strings.Repeat(" ", 5000):                                    "the expression has 5000 bytes",
 	} {
 		_, err := env.Compile(expr)
 		var fault *celenv.Error
@@ -164,7 +168,7 @@ func FuzzCompile(f *testing.F) {
 	}
 	f.Fuzz(func(_ *testing.T, expr string) {
 		if p, err := env.Compile(expr); err == nil {
-			_, _ = p.Eval(input())
+			_, _ = p.Eval(context.Background(), input())
 		}
 	})
 }
@@ -180,7 +184,7 @@ func BenchmarkEval(b *testing.B) {
 	in.Request.Headers = func() map[string]string { return headers }
 	b.ReportAllocs()
 	for b.Loop() {
-		if held, err := p.Eval(in); !held || err != nil {
+		if held, err := p.Eval(context.Background(), in); !held || err != nil {
 			b.Fatal(held, err)
 		}
 	}
