@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"tollgate/internal/celenv"
 	"tollgate/internal/strictyaml"
 	"tollgate/xds/config/inherit"
 	"tollgate/xds/config/syntax"
@@ -95,26 +96,29 @@ func (c *Checker) rules(s *syntax.Route, path string) {
 	if rules.IsSet() && len(rules.Items) == 0 && !rules.None {
 		c.report(rules.Pos, path, "is empty: write rules, or `authorize: none` for every authenticated caller")
 	}
-	admits, enforced := false, false
+	admits, enforced, cost := false, false, uint64(0)
 	for i := range rules.Items {
 		rule := &rules.Items[i]
 		at := fmt.Sprintf("%s[%d]", path, i)
-		c.expression(&rule.Allow, at+".allow")
-		c.expression(&rule.Deny, at+".deny")
+		cost += c.expression(&rule.Allow, at+".allow") + c.expression(&rule.Deny, at+".deny")
 		if !rule.Enforce.IsSet() || rule.Enforce.V {
 			enforced = true
 			admits = admits || !rule.Deny.IsSet()
 		}
+	}
+	if cost > celenv.MaxCost {
+		c.report(rules.Pos, path, "its rules together may cost up to %d units, at most %d are allowed: use fewer loops and regular expressions", cost, celenv.MaxCost)
 	}
 	if enforced && !admits {
 		c.report(rules.Pos, path, "has neither allow nor permission, so nobody would get in: add one, such as {allow: 'true'}")
 	}
 }
 
-// expression compiles CEL as the authorization servers will.
-func (c *Checker) expression(s *syntax.Text, path string) {
+// expression compiles CEL as the authorization servers will, and returns what it
+// may cost.
+func (c *Checker) expression(s *syntax.Text, path string) (cost uint64) {
 	if !s.IsSet() {
-		return
+		return 0
 	}
 	program, err := c.cel.Compile(s.V)
 	switch {
@@ -126,7 +130,9 @@ func (c *Checker) expression(s *syntax.Text, path string) {
 		for _, w := range program.Warnings() {
 			c.warn(s.Pos, path, "%s", w)
 		}
+		return program.Cost()
 	}
+	return 0
 }
 
 // anonymous warns of limits that count all callers of a public route as one.
