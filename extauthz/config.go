@@ -47,12 +47,14 @@ type state struct {
 	asked    bool      // the control plane answered about policies
 	tried    bool      // the key file was looked at
 	keysRead bool      // and was good
-	issuers  map[string]*credential.Issuer
-	remotes  map[string]*remote // by URL
-	fileKeys []credential.Key
-	index    *credential.KeyIndex // nil: none yet
-	stale    bool                 // roles or keys are others than those of index
-	refused  map[string]string    // type → why its last update was refused
+	// keysFault is why the key file is bad; nil: it is good, or not there.
+	keysFault error
+	issuers   map[string]*credential.Issuer
+	remotes   map[string]*remote // by URL
+	fileKeys  []credential.Key
+	index     *credential.KeyIndex // nil: none yet
+	stale     bool                 // roles or keys are others than those of index
+	refused   map[string]string    // type → why its last update was refused
 }
 
 type entry struct {
@@ -98,6 +100,9 @@ func (s *Server) Faults() []string {
 		if why, ok := s.state.refused[url]; ok {
 			faults = append(faults, "the last policies or identities were refused: "+why)
 		}
+	}
+	if why := s.state.keysFault; why != nil {
+		faults = append(faults, strings.Split(why.Error()+" (the last good keys stay, so a revocation in it does not count)", "\n")...)
 	}
 	return faults
 }
@@ -300,16 +305,17 @@ func (s *state) useKeys(keys []credential.Key) {
 	s.publish()
 }
 
-// keysBad hears whether the key file is bad; its last good keys stay.
-func (s *state) keysBad(bad bool) {
+// keysBad hears why the key file is bad, nil when it is not; its last good keys stay.
+func (s *state) keysBad(why error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	value := 0.0
-	if bad {
+	if why != nil {
 		value = 1
 	}
 	s.server.metrics.keysBad.Set(value)
-	if bad && !s.tried {
+	s.keysFault = why
+	if why != nil && !s.tried {
 		s.tried = true
 		s.publish()
 	}

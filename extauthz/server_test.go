@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -280,9 +281,30 @@ func TestServer(t *testing.T) {
 			t.Fatal(err)
 		}
 		eventually(t, "the new key", time.Second, func() bool { return r.status(t, "orders@1", second) == 200 })
-		if err := credential.RevokeKey(r.keys, key.ID, time.Now()); err != nil {
+		if _, err := credential.RevokeKey(r.keys, key.ID, time.Now()); err != nil {
 			t.Fatal(err)
 		}
 		eventually(t, "the revocation", time.Second, func() bool { return r.status(t, "orders@1", second) == 401 })
+	})
+	t.Run("a bad key file is a fault with its place", func(t *testing.T) {
+		good, err := os.ReadFile(r.keys)
+		if err != nil {
+			t.Fatal(err)
+		}
+		save := func(text string) {
+			if err := os.WriteFile(r.keys, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		save(strings.Replace(string(good), "  tenant: acme", "  revokd: 2026-01-01T00:00:00Z\n      tenant: acme", 1))
+		eventually(t, "the fault", time.Second, func() bool {
+			faults := strings.Join(r.Faults(), "|")
+			return strings.Contains(faults, r.keys+":4:") && strings.Contains(faults, "revokd") && strings.Contains(faults, "does not count")
+		})
+		if got := r.status(t, "orders@1", secret); got != 200 {
+			t.Errorf("the last good keys do not stay: %d", got)
+		}
+		save(string(good))
+		eventually(t, "no fault", time.Second, func() bool { return !strings.Contains(strings.Join(r.Faults(), "|"), r.keys) })
 	})
 }

@@ -204,7 +204,7 @@ func TestKeyFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	keys, err := credential.ParseKeys(data)
+	keys, err := credential.ParseKeys("keys.yaml", data)
 	if err != nil || len(keys) != 8 || !keys[0].Expires.Equal(start.Add(time.Hour)) || keys[0].Permissions[0] != "orders:read" {
 		t.Fatalf("%v, %v\n%s", keys, err, data)
 	}
@@ -214,36 +214,102 @@ func TestKeyFile(t *testing.T) {
 	if strings.Contains(string(data), "tok_") {
 		t.Error("a secret is in the file")
 	}
-	if err := credential.RevokeKey(path, keys[3].ID, start); err != nil {
+	if _, err := credential.RevokeKey(path, keys[3].ID, start); err != nil {
 		t.Error(err)
 	}
-	if err := credential.RevokeKey(path, "nobody", start); err == nil {
+	if again, err := credential.RevokeKey(path, keys[3].ID, start.Add(time.Hour)); err != nil || !again.Revoked.Equal(start) {
+		t.Error("a second revocation moved the first:", again.Revoked, err)
+	}
+	if _, err := credential.RevokeKey(path, "nobody", start); err == nil {
 		t.Error("a key that is not there was revoked")
 	}
 	data, _ = os.ReadFile(path)
-	if keys, _ = credential.ParseKeys(data); keys[3].Revoked.IsZero() || !keys[2].Revoked.IsZero() {
+	if keys, _ = credential.ParseKeys("keys.yaml", data); keys[3].Revoked.IsZero() || !keys[2].Revoked.IsZero() {
 		t.Errorf("%s", data)
+	}
+}
+
+// TestRotateKey: the successor is for the same caller and as long a life; the
+// old key ends after the overlap, never later than it would have.
+func TestRotateKey(t *testing.T) {
+	for name, c := range map[string]struct {
+		life, overlap    time.Duration
+		expires, revoked time.Duration // of the old key, from now; 0: never
+	}{
+		"endless":                  {overlap: time.Hour, expires: time.Hour},
+		"ends after the overlap":   {life: 3 * time.Hour, overlap: time.Hour, expires: time.Hour},
+		"ends before the overlap":  {life: time.Hour, overlap: 24 * time.Hour, expires: time.Hour},
+		"no overlap":               {overlap: 0, revoked: -1},
+		"no overlap, ends anyhow":  {life: time.Hour, overlap: 0, revoked: -1, expires: time.Hour},
+		"overlap of a millisecond": {overlap: time.Millisecond, expires: time.Millisecond},
+	} {
+		path := filepath.Join(t.TempDir(), "keys.yaml")
+		first, oldSecret, err := credential.CreateKey(path, credential.KeySpec{Tenant: "acme", Owner: "bob", Permissions: []string{"a:b"}, Lifetime: c.life}, start)
+		if err != nil {
+			t.Fatal(err)
+		}
+		old, next, secret, err := credential.RotateKey(path, first.ID, c.overlap, start)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if next.ID == old.ID || secret == oldSecret || next.Tenant != "acme" || next.Owner != "bob" || next.Permissions[0] != "a:b" || !next.Revoked.IsZero() {
+			t.Errorf("%s: %+v", name, next)
+		}
+		if c.life > 0 && !next.Expires.Equal(start.Add(c.life)) || c.life == 0 && !next.Expires.IsZero() {
+			t.Errorf("%s: the new one ends %v", name, next.Expires)
+		}
+		if c.expires > 0 && !old.Expires.Equal(start.Add(c.expires)) || c.expires == 0 && !old.Expires.IsZero() || (c.revoked != 0) != old.Revoked.Equal(start) {
+			t.Errorf("%s: the old one expires %v, revoked %v", name, old.Expires, old.Revoked)
+		}
+		keys, err := credential.ReadKeys(path)
+		if err != nil || len(keys) != 2 {
+			t.Fatal(keys, err)
+		}
+		v := credential.NewVerifier(nil, credential.NewKeyIndex(nil, keys))
+		if _, reason := v.Key(secret, start.Add(time.Millisecond)); reason != "" {
+			t.Errorf("%s: the new one: %s", name, reason)
+		}
+		if _, reason := v.Key(oldSecret, start.Add(2*24*time.Hour)); reason == "" {
+			t.Errorf("%s: the old one lives on", name)
+		}
+	}
+	path := filepath.Join(t.TempDir(), "keys.yaml")
+	key, _, _ := credential.CreateKey(path, credential.KeySpec{Tenant: "acme", Lifetime: time.Hour}, start)
+	if _, _, _, err := credential.RotateKey(path, key.ID, time.Hour, start.Add(time.Hour)); err == nil {
+		t.Error("an expired key was brought back")
+	}
+	if _, _, _, err := credential.RotateKey(path, "nobody", time.Hour, start); err == nil {
+		t.Error("a key that is not there was rotated")
+	}
+	if _, err := credential.RevokeKey(path, key.ID, start); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, _, err := credential.RotateKey(path, key.ID, time.Hour, start); err == nil {
+		t.Error("a revoked key was brought back")
 	}
 }
 
 func TestKeyFileFaults(t *testing.T) {
 	hash := "sha256:" + strings.Repeat("ab", 32)
 	for text, want := range map[string]string{
-		"keys: [{id: a, hash: \"" + hash + "\", tenant: t, revokd: 2026-01-01T00:00:00Z}]":               "revokd",
-		"keys: [{id: a, hash: abc, tenant: t}]":                                                          "hash of a",
-		"keys: [{id: a, hash: \"" + strings.Repeat("ab", 32) + "\", tenant: t}]":                         "hash of a",
-		"keys: [{id: a, hash: \"" + hash + "\"}]":                                                        "no tenant",
-		"keys: [{hash: \"" + hash + "\", tenant: t}]":                                                    "id",
-		"keys: [{id: a, hash: \"" + hash + "\", tenant: t}, {id: a, hash: \"" + hash + "\", tenant: t}]": "twice",
-		"keys: {": "key file",
-		"keys: [{id: a, hash: \"" + hash + "\", tenant: t, expires: soon}]": "key file",
+		"keys: [{id: a, hash: \"" + hash + "\", tenant: t, revokd: 2026-01-01T00:00:00Z}]":                  "keys.yaml:1:",
+		"keys:\n- id: a\n  hash: \"" + hash + "\"\n  tenant: t\n  revokd: 2026-01-01T00:00:00Z\n":           "keys.yaml:5:3: ",
+		"keys:\n- id: a\n  hash: abc\n  tenant: t":                                                          "keys.yaml:3:9: keys[0]: hash of a",
+		"keys:\n- {id: a, hash: \"" + strings.Repeat("ab", 32) + "\", tenant: t}":                           "keys.yaml:2:17: keys[0]: hash of a",
+		"keys:\n- {id: a, hash: \"" + hash + "\"}":                                                          "keys.yaml:2:3: keys[0]: key a has no tenant",
+		"keys: [{hash: \"" + hash + "\", tenant: t}]":                                                       "keys.yaml:1:8: keys[0]: id",
+		"keys:\n- {id: a, hash: \"" + hash + "\", tenant: t}\n- {id: a, hash: \"" + hash + "\", tenant: t}": "keys.yaml:3:8: keys[1]: id a occurs twice",
+		"keys: {":   "keys.yaml:2:1: ", // where the end was found
+		"\tkeys: 7": "keys.yaml:1:",
+		"keys:\n- id: a\n  hash: \"" + hash + "\"\n  tenant: t\n  expires: soon": "keys.yaml:5:12: ",
 	} {
-		if _, err := credential.ParseKeys([]byte(text)); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: %v", text, err)
+		_, err := credential.ParseKeys("keys.yaml", []byte(text))
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s:\n%v, want %s", text, err, want)
 		}
 	}
 	for _, empty := range []string{"", "keys:\n", "keys: []\n"} {
-		if keys, err := credential.ParseKeys([]byte(empty)); err != nil || len(keys) != 0 {
+		if keys, err := credential.ParseKeys("keys.yaml", []byte(empty)); err != nil || len(keys) != 0 {
 			t.Errorf("%q: %v", empty, err)
 		}
 	}
@@ -273,7 +339,7 @@ func FuzzParseKeys(f *testing.F) {
 	f.Add([]byte("keys: [{id: a, hash: \"sha256:" + strings.Repeat("ab", 32) + "\", tenant: t, permissions: [\"a:b\"], expires: 2027-01-01T00:00:00Z}]"))
 	f.Add([]byte("keys: &a [*a]"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		keys, err := credential.ParseKeys(data)
+		keys, err := credential.ParseKeys("keys.yaml", data)
 		if err != nil {
 			return
 		}
@@ -281,7 +347,7 @@ func FuzzParseKeys(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if again, err := credential.ParseKeys(text); err != nil || len(again) != len(keys) {
+		if again, err := credential.ParseKeys("keys.yaml", text); err != nil || len(again) != len(keys) {
 			t.Fatalf("%v from %s", err, text)
 		}
 	})

@@ -29,7 +29,7 @@ func TestKeyFileIsFollowed(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "keys.yaml")
 	contents := make(chan int, 16)
 	var bad atomic.Bool
-	f := credential.NewKeyFile(slog.New(slog.DiscardHandler), func(k []credential.Key) { contents <- len(k) }, func(b bool) { bad.Store(b) })
+	f := credential.NewKeyFile(slog.New(slog.DiscardHandler), func(k []credential.Key) { contents <- len(k) }, func(why error) { bad.Store(why != nil) })
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	f.Follow(path)
@@ -65,6 +65,45 @@ func TestKeyFileIsFollowed(t *testing.T) {
 	if err := <-done; err != nil || bad.Load() {
 		t.Error(err, bad.Load())
 	}
+}
+
+// stalled is a log whose reader stopped.
+type stalled struct {
+	slog.Handler
+	until chan struct{}
+}
+
+func (s stalled) Enabled(context.Context, slog.Level) bool { return true }
+func (s stalled) Handle(context.Context, slog.Record) error {
+	<-s.until
+	return nil
+}
+
+// TestRevocationIsNotHeldUp: a log that nobody reads keeps no key alive.
+func TestRevocationIsNotHeldUp(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "keys.yaml")
+	key, _, err := credential.CreateKey(path, credential.KeySpec{Tenant: "a"}, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := credential.RevokeKey(path, key.ID, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	told := make(chan []credential.Key, 1)
+	log := stalled{until: make(chan struct{})}
+	f := credential.NewKeyFile(slog.New(log), func(k []credential.Key) { told <- k }, func(error) {})
+	done := make(chan struct{})
+	go func() { f.Follow(path); close(done) }()
+	select {
+	case keys := <-told:
+		if len(keys) != 1 || keys[0].State(time.Now()) != credential.Revoked {
+			t.Error(keys)
+		}
+	case <-time.After(5 * time.Second):
+		t.Error("the revocation waits for the log")
+	}
+	close(log.until)
+	<-done
 }
 
 // web answers for the issuer, so that time can be faked around it.

@@ -173,21 +173,40 @@ func (x *KeyIndex) verify(key string, now time.Time) (*policy.Caller, policy.Rea
 	if subtle.ConstantTimeCompare(sum[:], want[:]) != 1 || !known {
 		return nil, policy.UnknownKey
 	}
-	switch {
-	case !entry.key.Revoked.IsZero() && !now.Before(entry.key.Revoked):
+	switch entry.key.State(now) {
+	case Revoked:
 		return nil, policy.RevokedKey
-	case !entry.key.Expires.IsZero() && !now.Before(entry.key.Expires):
+	case Expired:
 		return nil, policy.ExpiredKey
 	}
 	return entry.caller, ""
 }
 
-func (k *Key) check() error {
+// The states of a key.
+const (
+	Live    = "live"
+	Expired = "expired"
+	Revoked = "revoked"
+)
+
+// State is what a key is worth at a time.
+func (k *Key) State(now time.Time) string {
+	switch {
+	case !k.Revoked.IsZero() && !now.Before(k.Revoked):
+		return Revoked
+	case !k.Expires.IsZero() && !now.Before(k.Expires):
+		return Expired
+	}
+	return Live
+}
+
+// check returns which field is wrong, and why.
+func (k *Key) check() (string, error) {
 	switch {
 	case len(k.ID) == 0 || len(k.ID) > 64 || strings.Trim(k.ID, base62+"-_") != "":
-		return fmt.Errorf("id %q is not letters and digits", k.ID)
+		return "id", fmt.Errorf("id %q is not letters and digits", k.ID)
 	case k.Tenant == "":
-		return fmt.Errorf("key %s has no tenant", k.ID)
+		return "tenant", fmt.Errorf("key %s has no tenant", k.ID)
 	}
-	return nil
+	return "", nil
 }

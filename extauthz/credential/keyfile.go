@@ -35,17 +35,22 @@ type keyRecord struct {
 	Revoked     time.Time `yaml:"revoked,omitempty"`
 }
 
-// ParseKeys reads the text of a key file. One bad key refuses the file: who
-// mistyped a revocation must not believe that it counts.
-func ParseKeys(data []byte) ([]Key, error) {
+// ParseKeys reads the text of the key file of a name. One bad key refuses the
+// file: who mistyped a revocation must not believe that it counts. The error
+// begins with name:line:col.
+func ParseKeys(name string, data []byte) ([]Key, error) {
 	if len(data) > maxKeyFile {
-		return nil, fmt.Errorf("key file has %d bytes, at most %d are read", len(data), maxKeyFile)
+		return nil, fmt.Errorf("%s:1:1: key file has %d bytes, at most %d are read", name, len(data), maxKeyFile)
 	}
 	var document keyDocument
 	decoder := yaml.NewDecoder(bytes.NewReader(data))
 	decoder.KnownFields(true)
 	if err := decoder.Decode(&document); err != nil && !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("key file: %w", err)
+		return nil, located(name, err)
+	}
+	bad := func(i int, field, format string, args ...any) error {
+		line, col := place(data, i, field)
+		return fmt.Errorf("%s:%d:%d: keys[%d]: %s", name, line, col, i, fmt.Sprintf(format, args...))
 	}
 	keys := make([]Key, 0, len(document.Keys))
 	seen := make(map[string]struct{}, len(document.Keys))
@@ -54,22 +59,60 @@ func ParseKeys(data []byte) ([]Key, error) {
 			ID: r.ID, Tenant: r.Tenant, Owner: r.Owner, Permissions: r.Permissions,
 			Created: r.Created, Expires: r.Expires, Revoked: r.Revoked,
 		}
-		if err := key.check(); err != nil {
-			return nil, fmt.Errorf("key file: keys[%d]: %w", i, err)
+		if field, err := key.check(); err != nil {
+			return nil, bad(i, field, "%v", err)
 		}
 		digits, _ := strings.CutPrefix(r.Hash, "sha256:")
 		sum, err := hex.DecodeString(digits)
 		if err != nil || len(sum) != sha256.Size || len(digits) == len(r.Hash) {
-			return nil, fmt.Errorf("key file: keys[%d]: hash of %s is not sha256: and 64 hex digits", i, r.ID)
+			return nil, bad(i, "hash", "hash of %s is not sha256: and 64 hex digits", r.ID)
 		}
 		if _, twice := seen[r.ID]; twice {
-			return nil, fmt.Errorf("key file: keys[%d]: id %s occurs twice", i, r.ID)
+			return nil, bad(i, "id", "id %s occurs twice", r.ID)
 		}
 		seen[r.ID] = struct{}{}
 		copy(key.Hash[:], sum)
 		keys = append(keys, key)
 	}
 	return keys, nil
+}
+
+// located puts the place before each fault of the decoder.
+func located(name string, err error) error {
+	var many *yaml.LoadErrors
+	var one *yaml.LoadError
+	faults := []*yaml.LoadError{}
+	switch {
+	case errors.As(err, &many):
+		faults = many.Errors
+	case errors.As(err, &one):
+		faults = append(faults, one)
+	default:
+		return fmt.Errorf("%s:1:1: %w", name, err)
+	}
+	var out []error
+	for _, f := range faults[:min(len(faults), 10)] {
+		out = append(out, fmt.Errorf("%s:%d:%d: %s", name, max(f.Mark.Line, 1), max(f.Mark.Column, 1), f.Message))
+	}
+	return errors.Join(out...)
+}
+
+// place finds a field of the i-th key, or where it should be. Only faults pay
+// for the second reading.
+func place(data []byte, i int, field string) (line, col int) {
+	var document struct {
+		Keys []yaml.Node `yaml:"keys"`
+	}
+	if yaml.Unmarshal(data, &document) != nil || i >= len(document.Keys) {
+		return 1, 1
+	}
+	key := document.Keys[i]
+	for j := 0; j+1 < len(key.Content); j += 2 {
+		if key.Content[j].Value == field {
+			return key.Content[j+1].Line, key.Content[j+1].Column
+		}
+	}
+	return key.Line, key.Column
 }
 
 // FormatKeys is the text of a key file.
@@ -99,17 +142,93 @@ func CreateKey(path string, spec KeySpec, now time.Time) (Key, string, error) {
 	return key, secret, nil
 }
 
-// RevokeKey marks a key of the file as revoked from now on.
-func RevokeKey(path, id string, now time.Time) error {
-	return editKeys(path, func(keys []Key) ([]Key, error) {
-		for i := range keys {
-			if keys[i].ID == id {
-				keys[i].Revoked = now.UTC().Truncate(time.Second)
-				return keys, nil
+// RevokeKey marks a key of the file as revoked from now on, and returns it. One
+// that was revoked before stays so from then.
+func RevokeKey(path, id string, now time.Time) (revoked Key, err error) {
+	err = editKeys(path, func(keys []Key) ([]Key, error) {
+		i, err := find(keys, path, id)
+		if err != nil {
+			return nil, err
+		}
+		if at := now.UTC().Truncate(time.Second); keys[i].Revoked.IsZero() || at.Before(keys[i].Revoked) {
+			keys[i].Revoked = at
+		}
+		revoked = keys[i]
+		return keys, nil
+	})
+	return revoked, err
+}
+
+// RotateKey adds a successor of a key, for the same caller and as long a life,
+// and ends the old one after the overlap, which it returns as it is then. The
+// secret of the new one is nowhere else.
+func RotateKey(path, id string, overlap time.Duration, now time.Time) (old, successor Key, secret string, err error) {
+	err = editKeys(path, func(keys []Key) ([]Key, error) {
+		i, err := find(keys, path, id)
+		if err != nil {
+			return nil, err
+		}
+		if state := keys[i].State(now); state != Live {
+			return nil, fmt.Errorf("key %s is %s, so nobody can be using it: make a new one with `tollgate keys create`", id, state)
+		}
+		spec := KeySpec{Tenant: keys[i].Tenant, Owner: keys[i].Owner, Permissions: keys[i].Permissions}
+		if !keys[i].Expires.IsZero() {
+			spec.Lifetime = max(keys[i].Expires.Sub(keys[i].Created), keys[i].Expires.Sub(now))
+			if keys[i].Created.IsZero() {
+				spec.Lifetime = keys[i].Expires.Sub(now)
 			}
 		}
-		return nil, fmt.Errorf("no key has the id %s in %s: look at its ids", id, path)
+		if successor, secret, err = NewKey(spec, now); err != nil {
+			return nil, err
+		}
+		end := now.UTC().Truncate(time.Second).Add(overlap)
+		switch {
+		case overlap == 0:
+			keys[i].Revoked = end
+		case keys[i].Expires.IsZero() || end.Before(keys[i].Expires):
+			keys[i].Expires = end
+		}
+		old = keys[i]
+		return append(keys, successor), nil
 	})
+	if err != nil {
+		return Key{}, Key{}, "", err
+	}
+	return old, successor, secret, nil
+}
+
+func find(keys []Key, path, id string) (int, error) {
+	for i := range keys {
+		if keys[i].ID == id {
+			return i, nil
+		}
+	}
+	return 0, fmt.Errorf("no key has the id %q in %s: `tollgate keys list` shows them", id, path)
+}
+
+// ReadKeys reads a key file; one that is missing holds no keys.
+func ReadKeys(path string) ([]Key, error) {
+	keys, err := readKeys(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return keys, err
+}
+
+// readKeys reads a key file of a sane size; its error says where.
+func readKeys(path string) ([]Key, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("key file: %w", err)
+	}
+	if info.Size() > maxKeyFile || !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s:1:1: the key file is not a regular file of at most %d bytes", path, maxKeyFile)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("key file: %w", err)
+	}
+	return ParseKeys(path, data)
 }
 
 func editKeys(path string, edit func([]Key) ([]Key, error)) (err error) {
@@ -124,13 +243,9 @@ func editKeys(path string, edit func([]Key) ([]Key, error)) (err error) {
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
 		return fmt.Errorf("lock the key file: %w", err)
 	}
-	data, err := os.ReadFile(path)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("key file: %w", err)
-	}
-	keys, err := ParseKeys(data)
+	keys, err := ReadKeys(path)
 	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+		return err
 	}
 	if keys, err = edit(keys); err != nil {
 		return err

@@ -3,7 +3,6 @@ package credential
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -18,7 +17,7 @@ const pollKeys = 250 * time.Millisecond
 type KeyFile struct {
 	log     *slog.Logger
 	changed func(keys []Key)
-	failed  func(bad bool)
+	failed  func(why error)
 
 	mu   sync.Mutex
 	path string
@@ -27,8 +26,8 @@ type KeyFile struct {
 }
 
 // NewKeyFile returns a follower that tells changed of every new content and
-// failed whether the file is bad now.
-func NewKeyFile(log *slog.Logger, changed func([]Key), failed func(bad bool)) *KeyFile {
+// failed why the file is bad now; nil: it is not.
+func NewKeyFile(log *slog.Logger, changed func([]Key), failed func(why error)) *KeyFile {
 	return &KeyFile{log: log, changed: changed, failed: failed}
 }
 
@@ -73,34 +72,22 @@ func (f *KeyFile) poll() {
 	}
 	f.seen, f.read = info, true
 	if errors.Is(err, fs.ErrNotExist) {
-		f.log.Warn("key file is missing, so it holds no keys yet", "component", "extauthz", "resource", f.path)
-		f.failed(false)
 		f.changed(nil)
+		f.failed(nil)
+		f.log.Warn("key file is missing, so it holds no keys yet", "component", "extauthz", "resource", f.path)
 		return
 	}
+	// What the file says counts before anything is written about it: a log that
+	// nobody reads must not hold up a revocation.
 	keys, err := readKeys(f.path)
-	f.failed(err != nil)
 	if err != nil {
+		f.failed(err)
 		f.log.Error("key file is bad, the last good keys stay", "component", "extauthz", "resource", f.path, "err", err)
 		return
 	}
-	f.log.Info("key file read", "component", "extauthz", "resource", f.path)
 	f.changed(keys)
-}
-
-func readKeys(path string) ([]Key, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	if info.Size() > maxKeyFile || !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("not a regular file of at most %d bytes", maxKeyFile)
-	}
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	return ParseKeys(data)
+	f.failed(nil)
+	f.log.Info("key file read", "component", "extauthz", "resource", f.path)
 }
 
 func same(a, b os.FileInfo) bool {
