@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"tollgate/cmd/tollgate/keys"
 	"tollgate/cmd/tollgate/service"
 	"tollgate/cmd/tollgate/verb"
 	"tollgate/internal/settings"
@@ -46,7 +47,7 @@ func rootCommand() *cobra.Command {
 	settings.Persistent(root.PersistentFlags())
 	root.AddCommand(
 		runVerb(), xdsVerb(), extauthzVerb(), ratelimitVerb(), service.Command(),
-		validateVerb(), statusVerb(), readyVerb(), keysVerb(), envoyVerb(),
+		validateVerb(), statusVerb(), readyVerb(), keys.Command(), envoyVerb(),
 	)
 	return root
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -140,7 +141,9 @@ func (t *stack) build(ctx context.Context) error {
 	}
 	t.admin = daemon.NewAdmin(daemon.AdminConfig{
 		Listener: t.listeners.admin, Metrics: t.metrics, Log: t.log, Routes: map[string]http.Handler{"/v1/": t.control.Admin()},
-		Readiness: func() ([]string, error) { return append(t.control.Faults(), t.limits.Faults()...), t.served.err() },
+		Readiness: func() ([]string, error) {
+			return slices.Concat(t.control.Faults(), t.authz.Faults(), t.limits.Faults()), t.served.err()
+		},
 	})
 	if s.On(settings.NoEnvoy) {
 		return nil

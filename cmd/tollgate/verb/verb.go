@@ -37,6 +37,8 @@ func Do(do func(cmd *cobra.Command, args []string) error) func(*cobra.Command, [
 func Parent(cmd *cobra.Command, children ...*cobra.Command) *cobra.Command {
 	cmd.AddCommand(children...)
 	cmd.SuggestionsMinimumDistance = 2
+	// A mistyped verb with the flags of the right one is a mistyped verb.
+	cmd.FParseErrWhitelist.UnknownFlags = true
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		var names []string
 		for _, child := range cmd.Commands() {
