@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -234,9 +235,14 @@ func (c *call) metadata(d *policy.Decision) []header {
 	return out
 }
 
+// orNone marks what is missing. A value that looks like the mark is quoted, so
+// that nobody shares a counter with those who have none.
 func orNone(s string) string {
-	if s == "" {
+	switch s {
+	case "":
 		return none
+	case none:
+		return strconv.Quote(none)
 	}
 	return s
 }

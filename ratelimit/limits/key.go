@@ -3,10 +3,12 @@ package limits
 import (
 	"crypto/sha256"
 	"encoding/base64"
+	"net/netip"
 	"strings"
 )
 
-// None is the value of an entry that a request does not have.
+// None is how a proxy says that a request has no such value, in entries that no
+// client writes. A client's own entry is missing then.
 const None = "(none)"
 
 // maxValue bounds what one value adds to a key; a longer one stands in it as
@@ -23,25 +25,58 @@ func (r *Rule) key(entries []Entry) string {
 	}
 	size := len(r.prefix)
 	for _, name := range r.By {
-		size += 1 + min(len(value(entries, name)), maxValue)
+		v, _ := value(entries, name)
+		size += 2 + min(len(v), maxValue)
 	}
 	var b strings.Builder
 	b.Grow(size)
 	b.WriteString(r.prefix)
 	for _, name := range r.By {
 		b.WriteByte('|')
-		writeValue(&b, value(entries, name))
+		if v, ok := value(entries, name); ok {
+			writeValue(&b, v)
+		} else {
+			b.WriteString(missing)
+		}
 	}
 	return b.String()
 }
 
-func value(entries []Entry, name string) string {
+// missing stands in a key for a value that a request does not have. It cannot
+// come from escaping, so no value equals it.
+const missing = `\-`
+
+// value reports false for what a request does not have.
+func value(entries []Entry, name string) (string, bool) {
 	for i := range entries {
-		if entries[i].Key == name {
-			return entries[i].Value
+		if entries[i].Key != name {
+			continue
 		}
+		v := entries[i].Value
+		switch {
+		case name == addressKey:
+			v = address(v)
+		case v == None && !strings.HasPrefix(name, "header:") && !strings.HasPrefix(name, "query:"):
+			return "", false
+		}
+		return v, true
 	}
-	return None
+	return "", false
+}
+
+// address returns the counter of a client's address: the IPv4 address, also of
+// an IPv6 one that maps it, or the /64 of an IPv6 one, for whoever has one has
+// all 2^64 of it.
+func address(text string) string {
+	a, err := netip.ParseAddr(text)
+	if err != nil {
+		return text
+	}
+	if a = a.Unmap().WithZone(""); a.Is4() {
+		return a.String()
+	}
+	network, _ := a.Prefix(64) // 64 bits are valid for every IPv6 address
+	return network.String()
 }
 
 func writeValue(b *strings.Builder, v string) {

@@ -29,8 +29,8 @@ type Rule struct {
 	prefix string // of every counter's key
 }
 
-// units are the lengths of the calendar-like windows, those of the reference
-// server: multiples since the epoch, a month of 30 days.
+// unitWindow returns the length of a unit. A month has 30 days in name: fixed
+// windows are the calendar's, and gcra spreads its requests over 30 days.
 func unitWindow(unit string) (time.Duration, bool) {
 	const day = 24 * time.Hour
 	switch unit {
@@ -95,6 +95,12 @@ func newRule(r *limitsv1.Rule) (*Rule, error) {
 func newRate(r *limitsv1.Rule, window time.Duration) (engine.Rate, error) {
 	switch r.GetAlgorithm() {
 	case limitsv1.Rule_FIXED:
+		switch r.GetUnit() {
+		case "week":
+			return engine.NewCalendar(r.GetLimit(), engine.Week)
+		case "month":
+			return engine.NewCalendar(r.GetLimit(), engine.Month)
+		}
 		return engine.NewFixed(r.GetLimit(), window)
 	case limitsv1.Rule_GCRA:
 		return engine.NewGCRA(r.GetLimit(), window, r.GetBurst())
@@ -119,9 +125,12 @@ func onError(o limitsv1.Rule_OnError) (engine.OnError, error) {
 func (r *Rule) keyPrefix() string {
 	var b strings.Builder
 	writePart(&b, r.ID)
-	if r.Rate.Algorithm == engine.GCRA {
+	switch {
+	case r.Rate.Algorithm == engine.GCRA:
 		b.WriteString("|gcra")
-	} else {
+	case r.Rate.Calendar != engine.Epoch:
+		b.WriteString("|" + r.Unit)
+	default:
 		fmt.Fprintf(&b, "|%s", r.Rate.Window)
 	}
 	fmt.Fprintf(&b, "|%d", len(r.By))

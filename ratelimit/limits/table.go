@@ -12,6 +12,9 @@ const (
 	planKey = "plan"
 )
 
+// addressKey is the entry that holds the client's address.
+const addressKey = "remote_address"
+
 // Entry is one entry of a descriptor.
 type Entry struct{ Key, Value string }
 

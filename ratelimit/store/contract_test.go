@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"reflect"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -79,6 +81,15 @@ func gcra(t testing.TB, limit uint64, window time.Duration, burst uint64) engine
 	return r
 }
 
+func calendar(t testing.TB, limit uint64, c engine.Calendar) engine.Rate {
+	t.Helper()
+	r, err := engine.NewCalendar(limit, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
 func (f fixture) take(t testing.TB, cells ...engine.Cell) []engine.Reading {
 	t.Helper()
 	readings, err := f.store.Take(context.Background(), f.clock.now(), cells)
@@ -98,14 +109,19 @@ func TestContract(t *testing.T) {
 		"asking takes nothing":        contractPeek,
 		"a new number keeps count":    contractNewNumber,
 		"keys of any bytes":           contractKeys,
+		"calendar windows":            contractCalendar,
 		"a clock that steps back":     contractClockBack,
 		"callers at once":             contractConcurrent,
 		"large numbers":               contractLargeNumbers,
 		"the request's context ended": contractContext,
 	}
-	for name, f := range fixtures(t) {
-		for rule, check := range contract {
-			t.Run(name+"/"+rule, func(t *testing.T) { check(t, f) })
+	all := fixtures(t)
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		f := all[name]
+		for _, rule := range slices.Sorted(maps.Keys(contract)) {
+			// Every rule begins at the same place of its hour, whatever ran before.
+			f.clock.toNext(time.Hour)
+			t.Run(name+"/"+rule, func(t *testing.T) { contract[rule](t, f) })
 		}
 	}
 }
@@ -215,19 +231,48 @@ func contractKeys(t *testing.T, f fixture) {
 	}
 }
 
+// contractClockBack: from the border of a window back into the one before, and
+// from within a window.
 func contractClockBack(t *testing.T, f fixture) {
-	for _, cell := range []engine.Cell{
-		{Key: "back/fixed", Rate: fixed(t, 1, time.Minute), Cost: 1},
-		{Key: "back/gcra", Rate: gcra(t, 1, time.Minute, 1), Cost: 1},
-	} {
+	for i, at := range []time.Duration{0, 10 * time.Second} {
+		f.clock.toNext(time.Minute)
+		f.clock.advance(at)
+		for _, cell := range []engine.Cell{
+			{Key: fmt.Sprint("back/fixed", i), Rate: fixed(t, 1, time.Minute), Cost: 1},
+			{Key: fmt.Sprint("back/gcra", i), Rate: gcra(t, 1, time.Minute, 1), Cost: 1},
+		} {
+			if r := f.take(t, cell)[0]; !r.Allowed {
+				t.Fatalf("%s: %+v", cell.Key, r)
+			}
+			f.clock.advance(-time.Millisecond)
+			if r := f.take(t, cell)[0]; r.Allowed {
+				t.Errorf("%s: a second helping: %+v", cell.Key, r)
+			}
+			f.clock.advance(time.Millisecond)
+		}
+	}
+}
+
+// contractCalendar: every week and month of four years, one of them a leap year.
+func contractCalendar(t *testing.T, f fixture) {
+	was := f.clock.micros.Load()
+	defer f.clock.micros.Store(was)
+	begins := func(kind string, at time.Time, c engine.Calendar) {
+		cell := engine.Cell{Key: "calendar/" + kind, Rate: calendar(t, 1, c), Cost: 1}
+		f.clock.micros.Store(at.UnixMicro())
 		if r := f.take(t, cell)[0]; !r.Allowed {
-			t.Fatalf("%s: %+v", cell.Key, r)
+			t.Fatalf("%s of %s: %+v", kind, at, r)
 		}
-		f.clock.advance(-time.Millisecond)
+		f.clock.advance(-time.Microsecond) // back into the window before
 		if r := f.take(t, cell)[0]; r.Allowed {
-			t.Errorf("%s: a second helping: %+v", cell.Key, r)
+			t.Fatalf("%s of %s: a second helping: %+v", kind, at, r)
 		}
-		f.clock.advance(time.Millisecond)
+	}
+	for month := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC); month.Year() < 2030; month = month.AddDate(0, 1, 0) {
+		begins("month", month, engine.Month)
+	}
+	for monday := time.Date(2026, 11, 23, 0, 0, 0, 0, time.UTC); monday.Year() < 2030; monday = monday.AddDate(0, 0, 7) {
+		begins("week", monday, engine.Week)
 	}
 }
 
@@ -312,10 +357,14 @@ func TestStoresAgree(t *testing.T) {
 			fixed(t, 7, rapid.SampledFrom([]time.Duration{7 * time.Second, time.Minute}).Draw(rt, "window")),
 			gcra(t, rapid.Uint64Range(0, 1000).Draw(rt, "rate"), time.Second, rapid.Uint64Range(0, 9).Draw(rt, "burst")),
 			gcra(t, rapid.Uint64Range(1, 9).Draw(rt, "slow"), 720*time.Hour, 0),
+			calendar(t, 5, engine.Week), calendar(t, 5, engine.Month),
 		}
 		shadow := rapid.IntRange(0, 2*len(rates)).Draw(rt, "shadow")
 		for range rapid.IntRange(1, 30).Draw(rt, "requests") {
 			redis.clock.advance(time.Duration(rapid.Int64Range(-1000, 900_000).Draw(rt, "pause")) * time.Microsecond)
+			if rapid.IntRange(0, 9).Draw(rt, "days") == 0 {
+				redis.clock.advance(time.Duration(rapid.Int64Range(1, 40).Draw(rt, "how many")) * 24 * time.Hour)
+			}
 			var cells []engine.Cell
 			for i, r := range rates {
 				if rapid.IntRange(0, 2).Draw(rt, "use") > 0 {

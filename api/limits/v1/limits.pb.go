@@ -196,12 +196,16 @@ type Rule struct {
 	// Requests per window.
 	Limit  uint64               `protobuf:"varint,4,opt,name=limit,proto3" json:"limit,omitempty"`
 	Window *durationpb.Duration `protobuf:"bytes,5,opt,name=window,proto3" json:"window,omitempty"`
-	// "second" … "month"; empty for a plain duration.
+	// "second" … "month"; empty for a plain duration. Fixed windows of a week begin
+	// on Monday and those of a month on the first, UTC; the window of a month is
+	// then 30 days in name only.
 	Unit string `protobuf:"bytes,6,opt,name=unit,proto3" json:"unit,omitempty"`
 	// Descriptor entry keys whose values make a counter, in order. Keys:
 	// tenant, user, credential, remote_address (by: ip), route, method,
-	// header:<x>, claim:<x>, query:<x>. An entry missing from a descriptor
-	// counts as "(none)".
+	// header:<x>, claim:<x>, query:<x>. A value that a request lacks is one of its
+	// own: header and query entries are then missing from the descriptor, the
+	// others say "(none)". An IPv6 address counts as its /64, or as the IPv4
+	// address that it maps.
 	By        []string       `protobuf:"bytes,7,rep,name=by,proto3" json:"by,omitempty"`
 	Algorithm Rule_Algorithm `protobuf:"varint,8,opt,name=algorithm,proto3,enum=tollgate.limits.v1.Rule_Algorithm" json:"algorithm,omitempty"`
 	// GCRA: requests that may come at once; 0 means limit.

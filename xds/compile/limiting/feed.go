@@ -5,7 +5,6 @@
 package limiting
 
 import (
-	"fmt"
 	"maps"
 	"slices"
 	"strconv"
@@ -13,7 +12,6 @@ import (
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	ratelimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ratelimit/v3"
-	exprv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/rate_limit_descriptors/expr/v3"
 	metadatav3 "github.com/envoyproxy/go-control-plane/envoy/type/metadata/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 
@@ -150,13 +148,13 @@ func descriptor(route, slot string, plan bool, by []string) *routev3.RateLimit {
 	return &routev3.RateLimit{Actions: actions}
 }
 
-// ordered puts query parameters last: theirs are the only entries that can be
-// missing, and the reference server matches entries in order.
+// ordered puts what can be missing from a descriptor last: the reference server
+// matches entries in order.
 func ordered(by []string) []string {
 	out := slices.Clone(by)
 	slices.SortStableFunc(out, func(a, b string) int {
 		rank := func(s string) int {
-			if strings.HasPrefix(s, "query:") {
+			if optional(s) {
 				return 1
 			}
 			return 0
@@ -164,6 +162,12 @@ func ordered(by []string) []string {
 		return rank(a) - rank(b)
 	})
 	return out
+}
+
+// optional reports whether a descriptor has no entry for a word when the request
+// has no such value. A client could write any mark that stood there.
+func optional(word string) bool {
+	return strings.HasPrefix(word, "query:") || strings.HasPrefix(word, "header:")
 }
 
 func action(route, word string) *routev3.RateLimit_Action {
@@ -178,7 +182,10 @@ func action(route, word string) *routev3.RateLimit_Action {
 			RequestHeaders: &routev3.RateLimit_Action_RequestHeaders{HeaderName: ":method", DescriptorKey: "method"},
 		}}
 	case "header":
-		return header(word, strings.ToLower(name))
+		// Of several lines of a header, Envoy takes the first.
+		return &routev3.RateLimit_Action{ActionSpecifier: &routev3.RateLimit_Action_RequestHeaders_{
+			RequestHeaders: &routev3.RateLimit_Action_RequestHeaders{HeaderName: strings.ToLower(name), DescriptorKey: word, SkipIfAbsent: true},
+		}}
 	case "query":
 		return &routev3.RateLimit_Action{ActionSpecifier: &routev3.RateLimit_Action_QueryParameters_{
 			QueryParameters: &routev3.RateLimit_Action_QueryParameters{QueryParameterName: name, DescriptorKey: word, SkipIfAbsent: true},
@@ -200,16 +207,4 @@ func metadata(key string) *routev3.RateLimit_Action {
 			{Segment: &metadatav3.MetadataKey_PathSegment_Key{Key: key}},
 		}},
 	}}}
-}
-
-// header is an expression because the plain action drops the whole descriptor
-// of a request without the header.
-func header(key, name string) *routev3.RateLimit_Action {
-	quoted := strconv.Quote(name)
-	return &routev3.RateLimit_Action{ActionSpecifier: &routev3.RateLimit_Action_Extension{
-		Extension: field.Extension("envoy.rate_limit_descriptors.expr", &exprv3.Descriptor{
-			DescriptorKey: key,
-			ExprSpecifier: &exprv3.Descriptor_Text{Text: fmt.Sprintf(`%s in request.headers ? request.headers[%s] : "%s"`, quoted, quoted, none)},
-		}),
-	}}
 }

@@ -3,7 +3,6 @@ package limiting
 import (
 	"fmt"
 	"math"
-	"strings"
 
 	refv3 "github.com/envoyproxy/go-control-plane/ratelimit/config/ratelimit/v3"
 
@@ -119,16 +118,17 @@ func Reference(gw *config.Gateway) (*refv3.RateLimitConfig, []string) {
 	return out, warnings
 }
 
-// grow hangs one node a word under node and puts the limit on the last, and on
-// every node whose remaining words may be missing from a descriptor.
+// grow hangs one node a word under node, with the limit on every node whose
+// remaining words may all be missing from a descriptor, and further branches for
+// descriptors that lack some of them.
 func grow(node *refv3.RateLimitDescriptor, by []string, policy *refv3.RateLimitPolicy, shadow bool) {
-	for _, word := range by {
-		if strings.HasPrefix(word, "query:") {
-			node.RateLimit, node.ShadowMode = policy, shadow
-		}
+	for i, word := range by {
 		child := &refv3.RateLimitDescriptor{Key: entryKey(word)}
 		node.Descriptors = append(node.Descriptors, child)
-		node = child
+		grow(child, by[i+1:], policy, shadow)
+		if !optional(word) {
+			return
+		}
 	}
 	node.RateLimit, node.ShadowMode = policy, shadow
 }
@@ -136,11 +136,13 @@ func grow(node *refv3.RateLimitDescriptor, by []string, policy *refv3.RateLimitP
 func referencePolicy(l *config.Limit) (policy *refv3.RateLimitPolicy, why string) {
 	unit, ok := map[string]refv3.RateLimitUnit{
 		"second": refv3.RateLimitUnit_SECOND, "minute": refv3.RateLimitUnit_MINUTE, "hour": refv3.RateLimitUnit_HOUR,
-		"day": refv3.RateLimitUnit_DAY, "week": refv3.RateLimitUnit_WEEK, "month": refv3.RateLimitUnit_MONTH,
+		"day": refv3.RateLimitUnit_DAY,
 	}[l.Unit]
 	switch {
 	case l.Algorithm != config.Fixed:
 		return nil, "it counts fixed windows only"
+	case l.Unit == "week", l.Unit == "month":
+		return nil, fmt.Sprintf("its %s is not the calendar's", l.Unit)
 	case !ok:
 		return nil, fmt.Sprintf("it has no window of %s", l.Window)
 	case l.Limit > math.MaxUint32:

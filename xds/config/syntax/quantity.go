@@ -57,7 +57,7 @@ func (s *SpanOrNone) UnmarshalText(text []byte) error {
 }
 
 // Window is the time that a limit counts over: second, minute, hour, day, week,
-// month, or a duration.
+// month, or a duration. The length of a month is 30 days in name only.
 type Window struct {
 	Unit   string // "" for a duration
 	Length time.Duration

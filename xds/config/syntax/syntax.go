@@ -243,7 +243,7 @@ type Limit struct {
 	Name Identifier `yaml:"name"`
 	// Limit of requests per window.
 	Limit Number `yaml:"limit,required" range:"1..4294967295"`
-	// Per is the window: second, minute, hour, day, week, month (of UTC), or a duration such as 10s.
+	// Per is the window: second, minute, hour, day, week (from Monday), month (from the 1st), all of UTC, or a duration such as 10s. With gcra a month has 30 days.
 	Per strictyaml.Value[Window] `yaml:"per,required"`
 	// By lists what is counted apart: tenant, user, credential, ip, route, method, header:X, claim:X, query:X. Empty: one counter.
 	By []strictyaml.Value[By] `yaml:"by"`
