@@ -14,6 +14,7 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
@@ -244,5 +245,36 @@ func TestDialRefuses(t *testing.T) {
 		if _, err := grpcx.Dial(grpcx.ClientConfig{Peer: "user", Addresses: addresses, Tracing: tracing(t)}); err == nil {
 			t.Errorf("%q: no error", addresses)
 		}
+	}
+}
+
+// TestTwoIdentities: of two lines of one identity header nobody can say which
+// one counts.
+func TestTwoIdentities(t *testing.T) {
+	p := &peer{name: "a"}
+	address, _, _ := serve(t, p)
+	client := dial(t, "good", address)
+	ctx := metadata.AppendToOutgoingContext(t.Context(), grpcx.TokenHeader, "good")
+	_, err := client.GetUser(ctx, &userv1.GetUserRequest{Id: "7"})
+	if status.Code(err) != codes.Unauthenticated || p.calls.Load() != 0 {
+		t.Errorf("%v, %d calls", err, p.calls.Load())
+	}
+}
+
+// TestCallsAreBounded: a caller that sets no deadline gets one of 5 s.
+func TestCallsAreBounded(t *testing.T) {
+	p := &peer{name: "a"}
+	address, _, _ := serve(t, p)
+	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	ctx := metadata.AppendToOutgoingContext(context.Background(), grpcx.TokenHeader, "good")
+	if _, err := userv1.NewUserServiceClient(conn).GetUser(ctx, &userv1.GetUserRequest{Id: "7"}); err != nil {
+		t.Fatal(err)
+	}
+	if left := time.Duration(p.deadline.Load()); left <= 0 || left > 5*time.Second {
+		t.Errorf("the call may last %v", left)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -125,6 +126,24 @@ func TestRouter(t *testing.T) {
 				t.Error("no WWW-Authenticate")
 			}
 		})
+	}
+}
+
+// TestRequestsAreBounded: a client that waits for ever does not keep a handler.
+func TestRequestsAreBounded(t *testing.T) {
+	rt := router(t, prometheus.NewRegistry())
+	left := time.Duration(-1)
+	rt.Handle("GET /api/deadline", func(_ http.ResponseWriter, r *http.Request) error {
+		if at, ok := r.Context().Deadline(); ok {
+			left = time.Until(at)
+		}
+		return nil
+	})
+	r := httptest.NewRequestWithContext(context.Background(), http.MethodGet, "/api/deadline", nil)
+	r.Header.Set(httpx.TokenHeader, "good")
+	rt.ServeHTTP(httptest.NewRecorder(), r)
+	if left <= 0 || left > 5*time.Second {
+		t.Errorf("the request may last %v", left)
 	}
 }
 
