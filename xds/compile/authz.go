@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	authzv1 "tollgate/api/authz/v1"
+	"tollgate/xds/compile/field"
 	"tollgate/xds/compile/routing"
 	"tollgate/xds/config"
 )
@@ -135,6 +136,9 @@ func identity(gw *config.Gateway) *authzv1.Identity {
 			Name: in.Name, Issuer: in.Issuer, Audiences: in.Audiences, Typ: in.Typ,
 			TenantClaim: in.TenantClaim, UserClaim: in.UserClaim, PermissionsClaim: in.PermissionsClaim,
 			Jwks: &authzv1.Issuer_JwksInline{JwksInline: in.JWKS.Text},
+		}
+		if in.MaxLifetime > 0 {
+			issuer.MaxLifetime = field.Duration(in.MaxLifetime)
 		}
 		if in.JWKSURL != "" {
 			issuer.Jwks = &authzv1.Issuer_JwksUrl{JwksUrl: in.JWKSURL}

@@ -1,6 +1,8 @@
 package config
 
 import (
+	"time"
+
 	"tollgate/xds/config/syntax"
 )
 
@@ -26,6 +28,7 @@ func issuer(s *syntax.Issuer) Issuer {
 	is := Issuer{
 		Pos: Pos(s.Pos), Name: string(s.Name.V), Issuer: s.Issuer.V, Audiences: strs(s.Audiences),
 		Typ:         listed(strs(s.Typ), []string{"at+jwt", "JWT"}),
+		MaxLifetime: or(s.MaxLifetime, 24*time.Hour, optional),
 		TenantClaim: []string{"tenant"}, UserClaim: []string{"sub"}, PermissionsClaim: []string{"permissions"},
 	}
 	if c := s.Claims; c != nil {

@@ -88,6 +88,8 @@ type Issuer struct {
 	Typ       []string
 	JWKS      Content // set when the key set comes from a file
 	JWKSURL   string  // or from here; exactly one is set
+	// MaxLifetime of a token, from iat to exp; 0: any.
+	MaxLifetime time.Duration
 	// Paths of claim names; a single name is a literal claim.
 	TenantClaim, UserClaim, PermissionsClaim []string
 }

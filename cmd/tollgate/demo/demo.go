@@ -84,7 +84,11 @@ func New(gateway *config.Gateway, dataDir string, log *slog.Logger) (*Demo, erro
 		return nil, err
 	}
 	d.JWKS = map[string][]byte{issuer.Name: data}
-	claims := jwt.MapClaims{"iss": issuer.Issuer, "aud": issuer.Audiences, "iat": now.Unix(), "exp": now.Add(24 * time.Hour).Unix(), "jti": uuid.NewString()}
+	life := 24 * time.Hour
+	if issuer.MaxLifetime > 0 {
+		life = min(life, issuer.MaxLifetime)
+	}
+	claims := jwt.MapClaims{"iss": issuer.Issuer, "aud": issuer.Audiences, "iat": now.Unix(), "exp": now.Unix() + int64(life/time.Second), "jti": uuid.NewString()}
 	put(claims, issuer.TenantClaim, tenant)
 	put(claims, issuer.UserClaim, "demo")
 	put(claims, issuer.PermissionsClaim, []string{"*"})

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"tollgate/api/contract"
 	"tollgate/internal/strictyaml"
 	"tollgate/xds/config/syntax"
 )
@@ -91,6 +92,12 @@ func (c *Checker) issuer(s *syntax.Issuer, path string) {
 func (c *Checker) keys(s *syntax.APIKeys) {
 	if slices.Contains([]string{"authorization", "cookie", "proxy-authorization"}, string(s.Header.V)) {
 		c.report(s.Header.Pos, "identity.api_keys.header", "%q carries other credentials: choose a header of its own, such as x-api-key", s.Header.V)
+		return
+	}
+	name := string(s.Header.V)
+	stripped := func(prefix string) bool { return strings.HasPrefix(name, prefix) }
+	if name != "" && (slices.Contains(contract.StrippedNames(), name) || slices.ContainsFunc(contract.StrippedPrefixes(), stripped)) {
+		c.report(s.Header.Pos, "identity.api_keys.header", "%q is taken from every request before anything reads it, so no key could work: choose another, such as x-api-key", name)
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/net/publicsuffix"
+
 	"tollgate/internal/strictyaml"
 	"tollgate/xds/config/syntax"
 )
@@ -65,8 +67,23 @@ func (c *Checker) cors(s *syntax.CORS, path string) {
 			c.report(o.Pos, path+".origins", "\"*\" with credentials: true would let every site act for the user: name the origins")
 		case o.V != "*" && !originForm.MatchString(o.V):
 			c.report(o.Pos, path+".origins", "%q is not an origin such as https://app.example.com, https://*.example.com or \"*\"", o.Shown())
+		case anybodys(o.V):
+			c.report(o.Pos, path+".origins", "%q takes the sites of everybody who registers a name there: write your own domain, such as https://*.example.com, or \"*\"", o.Shown())
 		}
 	}
+}
+
+// anybodys reports whether an origin has its wildcard right below a suffix where
+// anybody may register, such as https://*.com. A suffix that is on no list is a
+// name of one's own network.
+func anybodys(origin string) bool {
+	_, below, wild := strings.Cut(origin, "*.")
+	if !wild {
+		return false
+	}
+	domain, _, _ := strings.Cut(strings.ToLower(below), ":")
+	suffix, icann := publicsuffix.PublicSuffix(domain)
+	return suffix == domain && (icann || strings.Contains(suffix, "."))
 }
 
 // retry checks the reasons and the pauses.

@@ -159,8 +159,10 @@ type Issuer struct {
 	Issuer Text `yaml:"issuer,required"`
 	// Audiences: the token's `aud` must be one of these.
 	Audiences []Text `yaml:"audiences,required"`
-	// Typ lists the accepted `typ` headers. Default [at+jwt, JWT].
+	// Typ lists the accepted `typ` headers, with or without `application/`. Default [at+jwt, JWT].
 	Typ []Text `yaml:"typ"`
+	// MaxLifetime is the longest that a token may live, from its iat to its exp, or `none`. Default 24h.
+	MaxLifetime strictyaml.Value[SpanOrNone] `yaml:"max_lifetime"`
 	// JWKS is the key set.
 	JWKS *JWKS `yaml:"jwks,required"`
 	// Claims say where a token carries what. Default {tenant: tenant, user: sub, permissions: permissions}.
