@@ -19,7 +19,7 @@ import (
 // primary, nor the primary's token at the mirror.
 func TestMirrorHasItsOwnToken(t *testing.T) {
 	g := newGate(t, nil)
-	response := g.At(request("mirrored@1", "GET", "/", "x-api-key", g.key), time.Now())
+	response := g.At(t.Context(), request("mirrored@1", "GET", "/", "x-api-key", g.key), time.Now())
 	closed(t, response)
 	primary, copied := headersOf(response)["x-auth-token"], metadataOf(response)["mirror-token"]
 	if _, err := g.verify.Verify(primary, time.Now()); err != nil {
@@ -34,7 +34,7 @@ func TestMirrorHasItsOwnToken(t *testing.T) {
 	if _, err := g.copies.Verify(primary, time.Now()); err == nil {
 		t.Error("the primary's token counts at the mirror")
 	}
-	plain := g.At(request("orders@1", "GET", "/", "x-api-key", g.key), time.Now())
+	plain := g.At(t.Context(), request("orders@1", "GET", "/", "x-api-key", g.key), time.Now())
 	if _, there := metadataOf(plain)["mirror-token"]; there {
 		t.Error("a second token where no mirror is")
 	}
@@ -48,7 +48,7 @@ func TestStreamsEndWithTheirCredential(t *testing.T) {
 	token := g.token(t, jwt.MapClaims{"exp": now.Add(20 * time.Second).Unix()})
 	left := func(name string, at time.Time, headers ...string) time.Duration {
 		t.Helper()
-		response := g.At(request(name, "GET", "/", headers...), at)
+		response := g.At(t.Context(), request(name, "GET", "/", headers...), at)
 		closed(t, response)
 		if response.GetOkResponse() == nil {
 			t.Fatal(response)
@@ -150,7 +150,7 @@ func TestReadyAnswers(t *testing.T) {
 			g := newGate(t, nil)
 			ask := func() *authv3.CheckResponse {
 				header := g.snapshot.KeyHeader
-				return g.At(request("orders@1", "GET", "/", header, g.key), now)
+				return g.At(t.Context(), request("orders@1", "GET", "/", header, g.key), now)
 			}
 			before := ask()
 			g.use(c.edit(g))

@@ -87,15 +87,11 @@ func (s *Server) Use(next *Snapshot) { s.snapshot.Store(next) }
 
 // Check decides one request.
 func (s *Server) Check(ctx context.Context, r *authv3.CheckRequest) (*authv3.CheckResponse, error) {
-	return s.at(ctx, r, time.Now()), nil
+	return s.At(ctx, r, time.Now()), nil
 }
 
-// At decides at a given time, with no deadline.
-func (s *Server) At(r *authv3.CheckRequest, now time.Time) *authv3.CheckResponse {
-	return s.at(context.Background(), r, now)
-}
-
-func (s *Server) at(ctx context.Context, r *authv3.CheckRequest, now time.Time) (out *authv3.CheckResponse) {
+// At decides at a given time.
+func (s *Server) At(ctx context.Context, r *authv3.CheckRequest, now time.Time) (out *authv3.CheckResponse) {
 	c := call{server: s, now: now, snapshot: s.snapshot.Load(), name: r.GetAttributes().GetContextExtensions()[PolicyKey]}
 	defer func() {
 		if cause := recover(); cause != nil {
@@ -135,6 +131,12 @@ func (c *call) decide(ctx context.Context, r *authv3.CheckRequest) *authv3.Check
 		return c.refuse(&policy.Decision{Reason: policy.BadRequest}, ambiguous+fault)
 	}
 	d := c.policy.Decide(ctx, &request, c.snapshot.Tenants, c.snapshot.Credentials)
+	if d.Reason == policy.IssuerUnavailable {
+		// Its key may be one of this moment: a rotation must log nobody out.
+		if d.Reason = c.snapshot.Credentials.Await(ctx, c.policy.Issuers(), request.Token, c.now); d.Reason == "" {
+			d = c.policy.Decide(ctx, &request, c.snapshot.Tenants, c.snapshot.Credentials)
+		}
+	}
 	if !d.Allow {
 		return c.refuse(&d, message(d.Reason))
 	}

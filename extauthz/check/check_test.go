@@ -266,11 +266,11 @@ func TestTokenIsReusedForHalfItsLife(t *testing.T) {
 	g := newGate(t, nil)
 	r := request("orders@1", "GET", "/", "x-api-key", g.key)
 	now := time.Now()
-	first := headersOf(g.At(r, now))["x-auth-token"]
-	if again := headersOf(g.At(r, now.Add(29*time.Second)))["x-auth-token"]; again != first {
+	first := headersOf(g.At(t.Context(), r, now))["x-auth-token"]
+	if again := headersOf(g.At(t.Context(), r, now.Add(29*time.Second)))["x-auth-token"]; again != first {
 		t.Error("a fresh token within half the life of the old one")
 	}
-	later := headersOf(g.At(r, now.Add(31*time.Second)))["x-auth-token"]
+	later := headersOf(g.At(t.Context(), r, now.Add(31*time.Second)))["x-auth-token"]
 	if _, err := g.verify.Verify(later, now.Add(90*time.Second)); later == first || err != nil {
 		t.Error("the token grew old", err)
 	}
@@ -282,6 +282,21 @@ func TestHeaderValuesAreHarmless(t *testing.T) {
 	closed(t, response)
 	if user := headersOf(response)["x-auth-user"]; user != "a%0D%0Ax-evil: 1%C3%A9" {
 		t.Errorf("%q", user)
+	}
+}
+
+// TestUsersKeepApart: whatever two users are called, their headers differ.
+func TestUsersKeepApart(t *testing.T) {
+	g := newGate(t, nil)
+	of := map[string]string{}
+	for _, user := range []string{"a\r", "a%0D", "a%250D", "a\u00e9", "a%C3%A9", "100%", "100%25"} {
+		response, _ := g.Check(t.Context(), request("orders@1", "GET", "/", "authorization", "Bearer "+g.token(t, jwt.MapClaims{"sub": user})))
+		closed(t, response)
+		header := headersOf(response)["x-auth-user"]
+		if before, taken := of[header]; taken || header == "" {
+			t.Errorf("%q and %q are both %q", before, user, header)
+		}
+		of[header] = user
 	}
 }
 

@@ -17,6 +17,8 @@ func message(reason policy.Reason) string {
 		return "The token is not valid"
 	case policy.ExpiredToken:
 		return "The token is expired"
+	case policy.IssuerUnavailable:
+		return "The keys of the token's issuer cannot be had now, try again"
 	case policy.UnknownKey:
 		return "The API key is not known"
 	case policy.RevokedKey:

@@ -56,7 +56,7 @@ func serveChild(kind string) error {
 	}
 	var impl authv3.AuthorizationServer = g.Server
 	if strings.HasPrefix(kind, "empty") {
-		impl = fixed{answer: g.At(r, time.Now())}
+		impl = fixed{answer: g.At(context.Background(), r, time.Now())}
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

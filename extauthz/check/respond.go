@@ -110,11 +110,12 @@ func texts(pairs []header) *structpb.Struct {
 }
 
 // visible escapes what a header cannot carry: a claim may hold any text, and
-// Envoy answers 500 to a header with a line break in it.
+// Envoy answers 500 to a header with a line break in it. It escapes its own mark
+// too, so that no two users have one header.
 func visible(value string) string {
 	plain := true
 	for i := range len(value) {
-		plain = plain && value[i] >= 0x20 && value[i] < 0x7f
+		plain = plain && value[i] >= 0x20 && value[i] < 0x7f && value[i] != '%'
 	}
 	if plain {
 		return value

@@ -1,6 +1,7 @@
 package credential_test
 
 import (
+	"context"
 	"crypto/ed25519"
 	"crypto/rand"
 	"hash/crc32"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	authzv1 "tollgate/api/authz/v1"
 	"tollgate/extauthz/credential"
@@ -25,6 +27,7 @@ func platform() *authzv1.Issuer {
 	return &authzv1.Issuer{
 		Name: "platform", Issuer: "https://issuer.test", Audiences: []string{"api"}, Typ: []string{"at+jwt", "JWT"},
 		TenantClaim: []string{"realm", "tenant"}, UserClaim: []string{"sub"}, PermissionsClaim: []string{"permissions"},
+		MaxLifetime: durationpb.New(24 * time.Hour),
 	}
 }
 
@@ -55,14 +58,28 @@ func sign(t *testing.T, key ed25519.PrivateKey, header map[string]any, c jwt.Map
 	return signed
 }
 
+// mutable is a source whose set is as new as since, the zero time being now.
 type mutable struct {
 	set    jwks.Set
+	since  time.Time
 	absent bool
-	misses int
+	comes  jwks.Set // what waiting brings
+	fresh  bool     // and whether it brings anything
 }
 
-func (m *mutable) Keys(time.Time) (jwks.Set, bool) { return m.set, !m.absent }
-func (m *mutable) Miss()                           { m.misses++ }
+func (m *mutable) Keys(now time.Time) (jwks.Set, time.Time, bool) {
+	if m.since.IsZero() {
+		return m.set, now, !m.absent
+	}
+	return m.set, m.since, !m.absent
+}
+
+func (m *mutable) Await(context.Context, string, time.Time) bool {
+	if m.fresh {
+		m.set, m.absent = m.comes, false
+	}
+	return m.fresh
+}
 
 func TestToken(t *testing.T) {
 	public, key, _ := ed25519.GenerateKey(rand.Reader)
@@ -78,36 +95,44 @@ func TestToken(t *testing.T) {
 		after  time.Duration
 		reason policy.Reason
 	}{
-		"good":              {token: good},
-		"good again":        {token: good},
-		"last second":       {token: good, after: 59 * time.Second},
-		"exp exactly now":   {token: good, after: 60 * time.Second, reason: policy.ExpiredToken},
-		"at+jwt":            {token: sign(t, key, map[string]any{"kid": "k", "typ": "AT+JWT"}, claims(nil))},
-		"no kid, one key":   {token: sign(t, key, nil, claims(nil))},
-		"aud as text":       {token: sign(t, key, kid, claims(jwt.MapClaims{"aud": "api"}))},
-		"iat within leeway": {token: sign(t, key, kid, claims(jwt.MapClaims{"iat": start.Unix() + 30}))},
-		"iat in the future": {token: sign(t, key, kid, claims(jwt.MapClaims{"iat": start.Unix() + 31})), reason: policy.InvalidToken},
-		"nbf in the future": {token: sign(t, key, kid, claims(jwt.MapClaims{"nbf": start.Unix() + 31})), reason: policy.InvalidToken},
-		"nbf as text":       {token: sign(t, key, kid, claims(jwt.MapClaims{"nbf": "0"})), reason: policy.InvalidToken},
-		"no exp":            {token: sign(t, key, kid, claims(jwt.MapClaims{"exp": nil})), reason: policy.InvalidToken},
-		"exp as text":       {token: sign(t, key, kid, claims(jwt.MapClaims{"exp": "9999999999"})), reason: policy.InvalidToken},
-		"exp huge":          {token: sign(t, key, kid, claims(jwt.MapClaims{"exp": 1e300})), reason: policy.InvalidToken},
-		"another issuer":    {token: sign(t, key, kid, claims(jwt.MapClaims{"iss": "https://evil.test"})), reason: policy.InvalidToken},
-		"no issuer":         {token: sign(t, key, kid, claims(jwt.MapClaims{"iss": nil})), reason: policy.InvalidToken},
-		"another audience":  {token: sign(t, key, kid, claims(jwt.MapClaims{"aud": "billing"})), reason: policy.InvalidToken},
-		"mixed audience":    {token: sign(t, key, kid, claims(jwt.MapClaims{"aud": []any{"api", 1}})), reason: policy.InvalidToken},
-		"no audience":       {token: sign(t, key, kid, claims(jwt.MapClaims{"aud": nil})), reason: policy.InvalidToken},
-		"no user":           {token: sign(t, key, kid, claims(jwt.MapClaims{"sub": nil})), reason: policy.InvalidToken},
-		"refresh token":     {token: sign(t, key, map[string]any{"kid": "k", "typ": "refresh+jwt"}, claims(nil)), reason: policy.InvalidToken},
-		"crit":              {token: sign(t, key, map[string]any{"kid": "k", "crit": []string{"x"}}, claims(nil)), reason: policy.InvalidToken},
-		"unknown kid":       {token: sign(t, key, map[string]any{"kid": "../k"}, claims(nil)), reason: policy.InvalidToken},
-		"another key":       {token: sign(t, stranger, kid, claims(nil)), reason: policy.InvalidToken},
-		"own jwk":           {token: sign(t, stranger, map[string]any{"kid": "k", "jku": "http://evil", "jwk": map[string]any{}}, claims(nil)), reason: policy.InvalidToken},
-		"HS256 by our key":  {token: hmac, reason: policy.InvalidToken},
-		"none":              {token: nothing, reason: policy.InvalidToken},
-		"cut":               {token: good[:len(good)-4], reason: policy.InvalidToken},
-		"not a token":       {token: "-", reason: policy.InvalidToken},
-		"too long":          {token: good + strings.Repeat("A", 9000), reason: policy.InvalidToken},
+		"good":               {token: good},
+		"good again":         {token: good},
+		"last second":        {token: good, after: 59 * time.Second},
+		"exp exactly now":    {token: good, after: 60 * time.Second, reason: policy.ExpiredToken},
+		"application/at+jwt": {token: sign(t, key, map[string]any{"kid": "k", "typ": "application/at+jwt"}, claims(nil))},
+		"application/other":  {token: sign(t, key, map[string]any{"kid": "k", "typ": "application/refresh+jwt"}, claims(nil)), reason: policy.InvalidToken},
+		"no typ":             {token: sign(t, key, map[string]any{"kid": "k", "typ": ""}, claims(nil)), reason: policy.InvalidToken},
+		"a whole day":        {token: sign(t, key, kid, claims(jwt.MapClaims{"exp": start.Unix() + 86400}))},
+		"over a day":         {token: sign(t, key, kid, claims(jwt.MapClaims{"exp": start.Unix() + 86401})), reason: policy.InvalidToken},
+		"a day, no iat":      {token: sign(t, key, kid, claims(jwt.MapClaims{"exp": start.Unix() + 86400, "iat": nil}))},
+		"a century, no iat":  {token: sign(t, key, kid, claims(jwt.MapClaims{"exp": start.Unix() + 3153600000, "iat": nil})), reason: policy.InvalidToken},
+		"old, long lived":    {token: sign(t, key, kid, claims(jwt.MapClaims{"exp": start.Unix() + 10, "iat": start.Unix() - 86400})), reason: policy.InvalidToken},
+		"at+jwt":             {token: sign(t, key, map[string]any{"kid": "k", "typ": "AT+JWT"}, claims(nil))},
+		"no kid, one key":    {token: sign(t, key, nil, claims(nil))},
+		"aud as text":        {token: sign(t, key, kid, claims(jwt.MapClaims{"aud": "api"}))},
+		"iat within leeway":  {token: sign(t, key, kid, claims(jwt.MapClaims{"iat": start.Unix() + 30}))},
+		"iat in the future":  {token: sign(t, key, kid, claims(jwt.MapClaims{"iat": start.Unix() + 31})), reason: policy.InvalidToken},
+		"nbf in the future":  {token: sign(t, key, kid, claims(jwt.MapClaims{"nbf": start.Unix() + 31})), reason: policy.InvalidToken},
+		"nbf as text":        {token: sign(t, key, kid, claims(jwt.MapClaims{"nbf": "0"})), reason: policy.InvalidToken},
+		"no exp":             {token: sign(t, key, kid, claims(jwt.MapClaims{"exp": nil})), reason: policy.InvalidToken},
+		"exp as text":        {token: sign(t, key, kid, claims(jwt.MapClaims{"exp": "9999999999"})), reason: policy.InvalidToken},
+		"exp huge":           {token: sign(t, key, kid, claims(jwt.MapClaims{"exp": 1e300})), reason: policy.InvalidToken},
+		"another issuer":     {token: sign(t, key, kid, claims(jwt.MapClaims{"iss": "https://evil.test"})), reason: policy.InvalidToken},
+		"no issuer":          {token: sign(t, key, kid, claims(jwt.MapClaims{"iss": nil})), reason: policy.InvalidToken},
+		"another audience":   {token: sign(t, key, kid, claims(jwt.MapClaims{"aud": "billing"})), reason: policy.InvalidToken},
+		"mixed audience":     {token: sign(t, key, kid, claims(jwt.MapClaims{"aud": []any{"api", 1}})), reason: policy.InvalidToken},
+		"no audience":        {token: sign(t, key, kid, claims(jwt.MapClaims{"aud": nil})), reason: policy.InvalidToken},
+		"no user":            {token: sign(t, key, kid, claims(jwt.MapClaims{"sub": nil})), reason: policy.InvalidToken},
+		"refresh token":      {token: sign(t, key, map[string]any{"kid": "k", "typ": "refresh+jwt"}, claims(nil)), reason: policy.InvalidToken},
+		"crit":               {token: sign(t, key, map[string]any{"kid": "k", "crit": []string{"x"}}, claims(nil)), reason: policy.InvalidToken},
+		"unknown kid":        {token: sign(t, key, map[string]any{"kid": "../k"}, claims(nil)), reason: policy.InvalidToken},
+		"another key":        {token: sign(t, stranger, kid, claims(nil)), reason: policy.InvalidToken},
+		"own jwk":            {token: sign(t, stranger, map[string]any{"kid": "k", "jku": "http://evil", "jwk": map[string]any{}}, claims(nil)), reason: policy.InvalidToken},
+		"HS256 by our key":   {token: hmac, reason: policy.InvalidToken},
+		"none":               {token: nothing, reason: policy.InvalidToken},
+		"cut":                {token: good[:len(good)-4], reason: policy.InvalidToken},
+		"not a token":        {token: "-", reason: policy.InvalidToken},
+		"too long":           {token: good + strings.Repeat("A", 9000), reason: policy.InvalidToken},
 	} {
 		caller, reason := v.Token([]string{"platform"}, c.token, start.Add(c.after))
 		if reason != c.reason || (caller == nil) != (reason != "") {
@@ -117,21 +142,90 @@ func TestToken(t *testing.T) {
 			t.Errorf("%s: %+v", name, caller)
 		}
 	}
-	if source.misses != 1 {
-		t.Errorf("%d refreshes asked for by one unknown kid", source.misses)
-	}
 	if _, reason := v.Token([]string{"gone"}, good, start); reason != policy.PolicyNotReady {
 		t.Error(reason)
 	}
-	// The key is withdrawn: what was verified with it no longer counts.
+	// The key is withdrawn: what was verified with it, a moment ago, no longer counts.
+	if caller, reason := v.Token([]string{"platform"}, good, start); caller == nil {
+		t.Fatal(reason)
+	}
 	replaced, _, _ := ed25519.GenerateKey(rand.Reader)
 	source.set = jwks.NewSet(jwks.Key{ID: "k", Alg: jwks.EdDSA, Public: replaced})
 	if caller, reason := v.Token([]string{"platform"}, good, start); reason != policy.InvalidToken {
 		t.Error(caller, reason)
 	}
+	source.set = jwks.NewSet(jwks.Key{ID: "k", Alg: jwks.EdDSA, Public: public})
+	if caller, reason := v.Token([]string{"platform"}, good, start); caller == nil {
+		t.Fatal(reason)
+	}
+	source.set = jwks.NewSet(jwks.Key{ID: "another", Alg: jwks.EdDSA, Public: public})
+	if caller, reason := v.Token([]string{"platform"}, good, start); reason != policy.InvalidToken {
+		t.Error("its key is gone:", caller, reason)
+	}
 	source.absent, source.set = true, jwks.Set{}
-	if _, reason := v.Token([]string{"platform"}, good, start); reason != policy.PolicyNotReady {
+	if _, reason := v.Token([]string{"platform"}, good, start); reason != policy.IssuerUnavailable {
 		t.Errorf("without keys nobody can say that a token is bad: %q", reason)
+	}
+}
+
+// TestTokenOfANewKey: a key set that may be out of date condemns nobody, one
+// that is newer than the token does.
+func TestTokenOfANewKey(t *testing.T) {
+	public, key, _ := ed25519.GenerateKey(rand.Reader)
+	other, _, _ := ed25519.GenerateKey(rand.Reader)
+	old, both := jwks.NewSet(jwks.Key{ID: "old", Alg: jwks.EdDSA, Public: other}), jwks.NewSet(jwks.Key{ID: "new", Alg: jwks.EdDSA, Public: public})
+	issued := func(iat any) jwt.MapClaims { return claims(jwt.MapClaims{"iat": iat}) }
+	for name, c := range map[string]struct {
+		source mutable
+		claims jwt.MapClaims
+		reason policy.Reason // after waiting
+	}{
+		"it comes":                     {mutable{set: old, since: start.Add(-time.Hour), fresh: true, comes: both}, issued(start.Unix()), ""},
+		"there was none, it comes":     {mutable{absent: true, since: start, fresh: true, comes: both}, issued(start.Unix()), ""},
+		"a fresh set lacks it":         {mutable{set: old, since: start.Add(-time.Hour), fresh: true, comes: old}, issued(start.Unix()), policy.InvalidToken},
+		"none comes":                   {mutable{set: old, since: start.Add(-time.Hour)}, issued(start.Unix()), policy.IssuerUnavailable},
+		"none comes, and none was":     {mutable{absent: true, since: start}, issued(start.Unix() - 3600), policy.IssuerUnavailable},
+		"none comes, but it is older":  {mutable{set: old, since: start.Add(-time.Minute)}, issued(start.Unix() - 120), policy.InvalidToken},
+		"none comes, of the same time": {mutable{set: old, since: start.Add(-time.Minute)}, issued(start.Unix() - 62), policy.IssuerUnavailable},
+		"none comes, of no known time": {mutable{set: old, since: start.Add(-time.Minute)}, issued(nil), policy.IssuerUnavailable},
+	} {
+		source := c.source
+		v := credential.NewVerifier(map[string]*credential.Issuer{"platform": credential.NewIssuer(platform(), nil, &source)}, nil)
+		token := sign(t, key, map[string]any{"kid": "new"}, c.claims)
+		if caller, reason := v.Token([]string{"platform"}, token, start); reason != policy.IssuerUnavailable {
+			t.Errorf("%s: at once %v, %q", name, caller, reason)
+		}
+		if reason := v.Await(t.Context(), []string{"platform"}, token, start); reason != c.reason {
+			t.Errorf("%s: %q, want %q", name, reason, c.reason)
+		}
+		if caller, reason := v.Token([]string{"platform"}, token, start); (caller != nil) != (c.reason == "") {
+			t.Errorf("%s: then %v, %q", name, caller, reason)
+		}
+	}
+}
+
+// TestOneIssuerTwice: of two entries with the same iss, the one that knows the
+// token says why it does not count, whichever comes first.
+func TestOneIssuerTwice(t *testing.T) {
+	public, key, _ := ed25519.GenerateKey(rand.Reader)
+	set := credential.StaticKeys(jwks.NewSet(jwks.Key{ID: "k", Alg: jwks.EdDSA, Public: public}))
+	partners := platform()
+	partners.Name, partners.Audiences = "partners", []string{"partner-api"}
+	v := credential.NewVerifier(map[string]*credential.Issuer{
+		"platform": credential.NewIssuer(platform(), nil, set), "partners": credential.NewIssuer(partners, nil, set),
+	}, nil)
+	late := sign(t, key, map[string]any{"kid": "k"}, claims(nil))
+	forged := late[:len(late)-8] + "AAAAAAAA"
+	for _, order := range [][]string{{"platform", "partners"}, {"partners", "platform"}} {
+		if _, reason := v.Token(order, late, start.Add(time.Minute)); reason != policy.ExpiredToken {
+			t.Errorf("%v: an expired token is %q", order, reason)
+		}
+		if _, reason := v.Token(order, forged, start.Add(time.Minute)); reason != policy.InvalidToken {
+			t.Errorf("%v: a forged token is %q", order, reason)
+		}
+		if caller, reason := v.Token(order, late, start); caller == nil {
+			t.Errorf("%v: a good token is %q", order, reason)
+		}
 	}
 }
 

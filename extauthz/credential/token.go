@@ -1,6 +1,7 @@
 package credential
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"math"
@@ -23,20 +24,23 @@ const (
 
 // KeySource is where an issuer's keys come from at this moment.
 type KeySource interface {
-	// Keys returns the current set; ok is false while none could be had.
-	Keys(now time.Time) (set jwks.Set, ok bool)
-	// Miss reports that a token named a key that is not in the set. It never blocks.
-	Miss()
+	// Keys returns the current set and since when it is known to be current; ok is
+	// false while none could be had.
+	Keys(now time.Time) (set jwks.Set, since time.Time, ok bool)
+	// Await asks for a set that is no older than arrived and waits for it, a moment
+	// at most and no longer than until one has the key. It reports whether the set
+	// now is that new.
+	Await(ctx context.Context, kid string, arrived time.Time) bool
 }
 
 // StaticKeys is a key set that came with the config.
 type StaticKeys jwks.Set
 
-// Keys returns the set.
-func (s StaticKeys) Keys(time.Time) (jwks.Set, bool) { return jwks.Set(s), true }
+// Keys returns the set, which is always current: another config brings others.
+func (s StaticKeys) Keys(now time.Time) (jwks.Set, time.Time, bool) { return jwks.Set(s), now, true }
 
-// Miss has nothing to do: another config brings other keys.
-func (s StaticKeys) Miss() {}
+// Await has nothing to wait for.
+func (s StaticKeys) Await(context.Context, string, time.Time) bool { return true }
 
 // Issuer verifies the tokens of one issuer under one configuration; another
 // configuration is another Issuer with an empty cache, so that nothing verified
@@ -60,54 +64,66 @@ func NewIssuer(config *authzv1.Issuer, roles policy.Roles, sources ...KeySource)
 	return &Issuer{config: config, sources: sources, roles: roles, cache: NewCache[[sha256.Size]byte, verified](maxTokens)}
 }
 
-// lookup finds the key a token names. known is false while a source that could
-// have it was never read: then nobody can say that the token is bad.
-func (i *Issuer) lookup(kid string, now time.Time) (key jwks.Key, found, known bool) {
-	known = true
+// lookup finds the key a token names. current is false where a source that
+// could have it may be out of date: then nobody can say yet that the token is bad.
+func (i *Issuer) lookup(kid string, now time.Time) (key jwks.Key, found, current bool) {
+	current = true
 	for _, s := range i.sources {
-		set, ok := s.Keys(now)
-		known = known && ok
+		set, since, ok := s.Keys(now)
+		current = current && ok && !since.Before(now)
 		if key, found := set.Lookup(kid); ok && found {
 			return key, true, true
 		}
 	}
-	return jwks.Key{}, false, known
+	return jwks.Key{}, false, current
 }
 
+// weight is how much an issuer's refusal says, where several could have issued
+// a token.
+type weight int
+
+const (
+	notMine    weight = iota // another type, audience or form of times
+	keyUnknown               // a newer key set may say more
+	refused                  // by the issuer that has the key
+	outlived                 // and the signature was good
+)
+
 // verify checks everything about a parsed token.
-func (i *Issuer) verify(token string, sum [sha256.Size]byte, parsed *jwks.Token, now time.Time) (*policy.Caller, policy.Reason) {
-	if !slices.ContainsFunc(i.config.GetTyp(), func(t string) bool { return strings.EqualFold(t, parsed.Typ) }) {
-		return nil, policy.InvalidToken
-	}
-	if !i.addressed(parsed.Claims["aud"]) {
-		return nil, policy.InvalidToken
+func (i *Issuer) verify(token string, sum [sha256.Size]byte, parsed *jwks.Token, now time.Time) (*policy.Caller, policy.Reason, weight) {
+	if !i.typed(parsed.Typ) || !i.addressed(parsed.Claims["aud"]) {
+		return nil, policy.InvalidToken, notMine
 	}
 	times, ok := readTimes(parsed.Claims)
-	if !ok {
-		return nil, policy.InvalidToken
+	if longest := i.config.GetMaxLifetime().AsDuration(); !ok || longest > 0 && !times.within(longest, now) {
+		return nil, policy.InvalidToken, notMine
 	}
-	key, found, known := i.lookup(parsed.KeyID, now)
+	key, found, current := i.lookup(parsed.KeyID, now)
 	switch {
-	case !found && !known:
-		return nil, policy.PolicyNotReady
+	case !found && !current:
+		return nil, policy.IssuerUnavailable, keyUnknown
 	case !found:
-		for _, s := range i.sources {
-			s.Miss()
-		}
-		return nil, policy.InvalidToken
+		return nil, policy.InvalidToken, keyUnknown
 	}
 	if parsed.Verify(key) != nil {
-		return nil, policy.InvalidToken
+		return nil, policy.InvalidToken, refused
 	}
 	v := verified{key: key, notBefore: times.notBefore, expires: times.expires, caller: i.caller(token, parsed, times.expires)}
 	if reason := v.at(now); reason != "" {
-		return nil, reason
+		return nil, reason, outlived
 	}
 	if v.caller.User == "" {
-		return nil, policy.InvalidToken
+		return nil, policy.InvalidToken, refused
 	}
 	i.cache.Put(sum, v)
-	return v.caller, ""
+	return v.caller, "", outlived
+}
+
+// typed compares a token's typ with what is taken, as media types without case,
+// where "application/" may be left out (RFC 7515 §4.1.9).
+func (i *Issuer) typed(typ string) bool {
+	short := func(t string) string { return strings.TrimPrefix(strings.ToLower(t), "application/") }
+	return slices.ContainsFunc(i.config.GetTyp(), func(t string) bool { return short(t) == short(typ) })
 }
 
 // cached returns the result of an earlier verification if it still holds: the
@@ -157,7 +173,18 @@ func (i *Issuer) addressed(aud any) bool {
 	return false
 }
 
-type validity struct{ notBefore, expires time.Time }
+type validity struct {
+	issued, notBefore, expires time.Time // issued is zero where the token does not say
+}
+
+// within reports whether a token lives no longer than its issuer may say. Of
+// one that does not say since when, what is left counts.
+func (v validity) within(longest time.Duration, now time.Time) bool {
+	if v.issued.IsZero() {
+		return v.expires.Sub(now) <= longest
+	}
+	return v.expires.Sub(v.issued) <= longest
+}
 
 // readTimes needs exp; iat and nbf, where present, both bound the start.
 func readTimes(claims map[string]any) (validity, bool) {
@@ -170,6 +197,9 @@ func readTimes(claims map[string]any) (validity, bool) {
 		start, present, ok := date(claims, name)
 		if !ok {
 			return validity{}, false
+		}
+		if present && name == "iat" {
+			out.issued = start
 		}
 		if present && start.After(out.notBefore) {
 			out.notBefore = start

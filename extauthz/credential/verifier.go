@@ -4,12 +4,17 @@
 package credential
 
 import (
+	"context"
 	"crypto/sha256"
 	"time"
 
 	"tollgate/extauthz/policy"
 	"tollgate/internal/jwks"
 )
+
+// clocksApart is how much an issuer's clock may differ from ours where only a
+// status depends on it.
+const clocksApart = 5 * time.Second
 
 // Verifier is all that one configuration accepts. It is immutable but for its
 // caches and safe for concurrent use.
@@ -44,18 +49,63 @@ func (v *Verifier) Token(issuers []string, token string, now time.Time) (*policy
 	if err != nil {
 		return nil, policy.InvalidToken
 	}
-	reason := policy.InvalidToken
-	for _, name := range issuers {
-		issuer := v.issuers[name]
-		if parsed.Claims["iss"] != issuer.config.GetIssuer() || issuer.config.GetIssuer() == "" {
-			continue
-		}
-		var caller *policy.Caller
-		if caller, reason = issuer.verify(token, sum, parsed, now); reason == "" {
+	// Of several issuers that it may come from, the one that knows most about the
+	// token says why it does not count.
+	reason, most := policy.InvalidToken, notMine
+	for _, issuer := range v.from(issuers, parsed) {
+		caller, why, weight := issuer.verify(token, sum, parsed, now)
+		if why == "" {
 			return caller, ""
+		}
+		if weight > most {
+			reason, most = why, weight
 		}
 	}
 	return nil, reason
+}
+
+// from are those of the named issuers that a token says it is from.
+func (v *Verifier) from(issuers []string, parsed *jwks.Token) []*Issuer {
+	var out []*Issuer
+	for _, name := range issuers {
+		if issuer := v.issuers[name]; issuer != nil && issuer.config.GetIssuer() != "" && parsed.Claims["iss"] == issuer.config.GetIssuer() {
+			out = append(out, issuer)
+		}
+	}
+	return out
+}
+
+// Await is for a token that Token found to be of IssuerUnavailable when it
+// arrived: it waits, a moment at most, for key sets that may have its key, and
+// returns "" where Token knows more now. Otherwise the token is bad if the sets
+// are newer than it, and if that cannot be said it stays IssuerUnavailable.
+func (v *Verifier) Await(ctx context.Context, issuers []string, token string, arrived time.Time) policy.Reason {
+	parsed, err := jwks.ParseToken(token)
+	if err != nil {
+		return policy.InvalidToken
+	}
+	reason := policy.InvalidToken
+	for _, issuer := range v.from(issuers, parsed) {
+		for _, source := range issuer.sources {
+			fresh := source.Await(ctx, parsed.KeyID, arrived)
+			set, since, ok := source.Keys(arrived)
+			if _, found := set.Lookup(parsed.KeyID); found {
+				return ""
+			}
+			if !fresh && (!ok || !issuedBefore(parsed, since)) {
+				reason = policy.IssuerUnavailable
+			}
+		}
+	}
+	return reason
+}
+
+// issuedBefore reports whether a token says that it is older than a key set, so
+// that its key should have been in it. What it says is not verified: a liar
+// gets 401 for 503, or the other way round.
+func issuedBefore(parsed *jwks.Token, since time.Time) bool {
+	issued, present, ok := date(parsed.Claims, "iat")
+	return present && ok && issued.Add(clocksApart).Before(since)
 }
 
 // Key verifies an API key.

@@ -30,6 +30,7 @@ const (
 	PermissionDenied     Reason = "permission_denied"
 	RuleError            Reason = "rule_error"
 	PolicyNotReady       Reason = "policy_not_ready"
+	IssuerUnavailable    Reason = "issuer_unavailable"
 	BadRequest           Reason = "bad_request"
 )
 

@@ -42,15 +42,8 @@ func (k Key) Equal(o Key) bool {
 	if k.Alg != o.Alg {
 		return false
 	}
-	switch p := k.Public.(type) {
-	case ed25519.PublicKey:
-		return p.Equal(o.Public)
-	case *rsa.PublicKey:
-		return p.Equal(o.Public)
-	case *ecdsa.PublicKey:
-		return p.Equal(o.Public)
-	}
-	return false
+	public, ok := k.Public.(interface{ Equal(crypto.PublicKey) bool })
+	return ok && public.Equal(o.Public)
 }
 
 // Set is an immutable key set. The zero value is empty.
@@ -79,6 +72,16 @@ func (s Set) Lookup(kid string) (Key, bool) {
 		}
 	}
 	return Key{}, false
+}
+
+// Covers reports whether every key of o is in s.
+func (s Set) Covers(o Set) bool {
+	for _, k := range o.keys {
+		if held, ok := s.Lookup(k.ID); k.ID == "" || !ok || !held.Equal(k) {
+			return false
+		}
+	}
+	return true
 }
 
 type rawKey struct {

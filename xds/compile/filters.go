@@ -107,7 +107,9 @@ func flood(f *config.Flood) *floodv3.LocalRateLimit {
 // extAuthz fails closed. It may change only the headers that carry identity,
 // and sees all others: rules may ask for any of them.
 func (b *builder) extAuthz() *authzfilterv3.ExtAuthz {
-	call := field.Call{Cluster: extAuthzCluster, Timeout: 200 * time.Millisecond, Retries: 2, PerTry: 60 * time.Millisecond}
+	// A try outlasts the 300 ms that a token may wait for its issuer's new key; a
+	// second one still fits when the first met a server that hangs.
+	call := field.Call{Cluster: extAuthzCluster, Timeout: 700 * time.Millisecond, Retries: 2, PerTry: 350 * time.Millisecond}
 	return &authzfilterv3.ExtAuthz{
 		TransportApiVersion:        corev3.ApiVersion_V3,
 		Services:                   &authzfilterv3.ExtAuthz_GrpcService{GrpcService: call.GRPCService()},
