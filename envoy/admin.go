@@ -97,6 +97,11 @@ func (c *adminClient) drain(ctx context.Context) error {
 	return err
 }
 
+func (c *adminClient) reopenLogs(ctx context.Context) error {
+	_, err := c.do(ctx, http.MethodPost, "/reopen_logs")
+	return err
+}
+
 // activeRequests is what clients of all listeners still wait for; 0 when the
 // proxy does not say.
 func (c *adminClient) activeRequests(ctx context.Context) int {

@@ -150,6 +150,13 @@ func (s *Supervisor) Serves(ctx context.Context, want map[string]int) error {
 	return nil
 }
 
+// Reload has the proxy open its log files again, so that a rotated one is let go.
+func (s *Supervisor) Reload(ctx context.Context) {
+	if err := s.admin.reopenLogs(ctx); err != nil {
+		s.cfg.Log.Warn("envoy did not open its logs again", "err", err)
+	}
+}
+
 // Stop drains the proxy and ends it: clients are told to leave, accepted
 // requests get up to 4 s in all. It returns when the proxy has been told to
 // end; Run returns when it has.
