@@ -8,7 +8,7 @@ TOOLS    := $(CURDIR)/.tools/bin
 LINT     := $(TOOLS)/golangci-lint
 LINT_VER := v2.15.0
 # Packages whose state is shared between goroutines.
-RACE     := ./xds/push/... ./xds/ledger/... ./xds/discovery/... ./xds/files/... ./extauthz/... ./ratelimit/... ./services/... ./internal/...
+RACE     := ./xds ./xds/store ./xds/push/... ./xds/ledger/... ./xds/discovery/... ./xds/files/... ./extauthz/... ./ratelimit/... ./services/... ./internal/...
 
 .PHONY: help build run test unit race e2e fuzz bench lint fmt generate tools clean
 

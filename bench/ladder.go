@@ -85,22 +85,15 @@ func (b *bed) asking(upstream, services string, pid int, cert, key string) varia
 func (b *bed) compiled(listen, upstream, services, cert, key string) *bootstrapv3.Bootstrap {
 	text := []byte(expand(gateway, map[string]string{"https": listen, "up": upstream, "log": "{path: /dev/null}"}))
 	sources := []config.Source{{Name: "gateway.yaml", Data: text}}
-	references, err := config.References(sources)
-	if err != nil {
-		b.Fatalf("the bench's gateway: %v", err)
-	}
-	values := config.Values{}
-	for _, r := range references {
+	gw, _, err := config.Parse(sources, func(r config.Reference) config.Value {
 		switch r.Ref {
 		case "file:edge.crt":
-			values[r] = config.Value{Text: cert}
+			return config.Value{Text: cert}
 		case "file:edge.key":
-			values[r] = config.Value{Text: key}
-		default:
-			values[r] = config.Value{Text: `{"keys":[]}`}
+			return config.Value{Text: key}
 		}
-	}
-	gw, _, err := config.Parse(sources, values)
+		return config.Value{Text: `{"keys":[]}`}
+	})
 	if err != nil {
 		b.Fatalf("the bench's gateway: %v", err)
 	}

@@ -22,6 +22,7 @@ import (
 	"tollgate/xds/files"
 	"tollgate/xds/ledger"
 	"tollgate/xds/push"
+	"tollgate/xds/store"
 )
 
 // Config is what a control plane is started with.
@@ -34,6 +35,7 @@ type Config struct {
 	RateLimit     []string            // host:port of the limiters, as the proxies reach them
 	TLS           bool                // these two speak TLS
 	FreePorts     bool                // every listener of the file on a free port of loopback
+	StrictStart   bool                // a bad file is fatal at start, whatever the last good set
 	Metrics       prometheus.Registerer
 	Log           *slog.Logger
 }
@@ -65,7 +67,7 @@ func New(cfg Config) (*ControlPlane, error) {
 		return nil, err
 	}
 	pipeline, err := NewPipeline(PipelineConfig{
-		Source: cfg.Files, Publisher: engine, Instances: instances{registry}, ExtAuthz: cfg.ExtAuthz, RateLimit: cfg.RateLimit, TLS: cfg.TLS,
+		Source: cfg.Files, LastGood: store.NewLastGood(cfg.DataDir, cfg.Files.Dir(), cfg.Files.Paths()), StrictStart: cfg.StrictStart, Publisher: engine, Instances: instances{registry}, ExtAuthz: cfg.ExtAuthz, RateLimit: cfg.RateLimit, TLS: cfg.TLS,
 		Port: newPorts(cfg.FreePorts).of, Metrics: cfg.Metrics, Log: log,
 	})
 	if err != nil {
@@ -75,7 +77,7 @@ func New(cfg Config) (*ControlPlane, error) {
 	engine.Register(server)
 	return &ControlPlane{
 		listener: cfg.Listener, server: server, pipeline: pipeline, push: engine, registry: registry,
-		admin: admin.New(admin.Config{Ledger: book, Registry: registry, Token: token, Now: time.Now}),
+		admin: admin.New(admin.Config{Ledger: book, Registry: registry, Served: pipeline.Served, Token: token, Now: time.Now}),
 	}, nil
 }
 
@@ -101,6 +103,9 @@ func (c *ControlPlane) Gateway() *config.Gateway { return c.pipeline.Gateway() }
 
 // Listeners are the addresses that Envoy serves, by listener name.
 func (c *ControlPlane) Listeners() map[string]netip.AddrPort { return c.pipeline.Listeners() }
+
+// Reload reads the files now, whether or not a change was seen.
+func (c *ControlPlane) Reload() { c.pipeline.Reload() }
 
 // Faults are what an operator should mend while the last good release is served.
 func (c *ControlPlane) Faults() []string {

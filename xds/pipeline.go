@@ -1,8 +1,10 @@
 // Package xds is the control plane in one value: it reads the gateway file,
 // compiles it and hands releases to the push engine, again after every change of
-// the file or of the registered instances. Invariant: a bad file at start is
-// fatal; a bad file later changes nothing that is served, and shows until it is
-// mended.
+// the file or of the registered instances. Invariants: what is served is valid as
+// a whole; a file that is bad is held back, alone if the others are valid without
+// its change, and shows until it is mended; at start the last good set on disk
+// stands in, and without one a bad file is fatal; nothing is decoded while
+// nothing changed, and a change is decoded once.
 package xds
 
 import (
@@ -11,20 +13,28 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"tollgate/xds/admin"
 	"tollgate/xds/compile"
 	"tollgate/xds/config"
+	"tollgate/xds/files"
 	"tollgate/xds/release"
+	"tollgate/xds/store"
 )
 
-// Source gives the operator's files and the values of their references.
+// keepAgain is how soon a last good set that could not be written is tried again.
+const keepAgain = 10 * time.Second
+
+// Source gives the operator's files.
 type Source interface {
-	Read() ([]config.Source, config.Values, error)
+	Read() (*files.Reading, error)
 	Watch(ctx context.Context, changed chan<- struct{}, log *slog.Logger) error
+	Dir() string
 }
 
 // Publisher takes releases; the last one wins.
@@ -40,12 +50,14 @@ type Instances interface {
 
 // PipelineConfig is what a pipeline is made of.
 type PipelineConfig struct {
-	Source    Source
-	Publisher Publisher
-	Instances Instances
-	ExtAuthz  []string // host:port of the authorization servers
-	RateLimit []string // host:port of the limiters
-	TLS       bool     // these two speak TLS
+	Source      Source
+	LastGood    *store.LastGood
+	StrictStart bool // a bad file is fatal at start, whatever the last good set
+	Publisher   Publisher
+	Instances   Instances
+	ExtAuthz    []string // host:port of the authorization servers
+	RateLimit   []string // host:port of the limiters
+	TLS         bool     // these two speak TLS
 	// Port gives the address of a listener whose port the file leaves open: the
 	// same for the same listener, however often it is asked. nil keeps the file's.
 	Port    func(config.Listener) (netip.AddrPort, error)
@@ -53,22 +65,32 @@ type PipelineConfig struct {
 	Log     *slog.Logger
 }
 
-// Pipeline is the pipeline from the file to the push engine.
+// Pipeline is the way from the files to the push engine.
 type Pipeline struct {
-	cfg       PipelineConfig
+	cfg     PipelineConfig
+	again   chan struct{} // read now, whether or not anything changed
+	reloads *prometheus.CounterVec
+	bad     prometheus.Gauge
+
+	// Of the goroutine that runs the pipeline alone.
+	reading *files.Reading // the last; nil: the files could not be read
+	said    []string       // warnings of the compiler, already logged
+
+	mu        sync.Mutex // written by that goroutine, read by others
 	gateway   *config.Gateway
 	listeners map[string]netip.AddrPort
-	reloads   *prometheus.CounterVec
-	bad       prometheus.Gauge
-
-	mu     sync.Mutex
-	faults []string
+	sources   []config.Source // what is served
+	served    admin.Served
+	faults    []string // of the files
+	unkept    error    // why the last good set is not on disk
 }
 
-// NewPipeline reads and compiles the file once; a fault is an error that lists all.
+// NewPipeline reads and compiles the files once. A fault is an error that lists
+// all, unless the last good set can be served.
 func NewPipeline(cfg PipelineConfig) (*Pipeline, error) {
-	c := &Pipeline{
+	p := &Pipeline{
 		cfg:       cfg,
+		again:     make(chan struct{}, 1),
 		listeners: map[string]netip.AddrPort{},
 		reloads: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tollgate_reloads_total", Help: "Reads of the gateway file by result.",
@@ -77,134 +99,233 @@ func NewPipeline(cfg PipelineConfig) (*Pipeline, error) {
 			Name: "tollgate_config_faults", Help: "Faults of the gateway file as it is on disk; the last good one is served.",
 		}),
 	}
-	if err := errors.Join(cfg.Metrics.Register(c.reloads), cfg.Metrics.Register(c.bad)); err != nil {
+	if err := errors.Join(cfg.Metrics.Register(p.reloads), cfg.Metrics.Register(p.bad)); err != nil {
 		return nil, err
 	}
-	if err := c.reload(); err != nil {
-		return nil, err
-	}
-	return c, nil
+	return p, p.start()
 }
 
-// Gateway is the file as it was at start.
-func (c *Pipeline) Gateway() *config.Gateway { return c.gateway }
+// start serves the files, or what of them the last good set can mend.
+func (p *Pipeline) start() error {
+	last, err := p.cfg.LastGood.Load()
+	if err != nil {
+		p.cfg.Log.Warn("the last good set is left out of account", "err", err)
+	}
+	if last == nil {
+		last = &store.Set{}
+	}
+	p.served = admin.Served{Revision: last.Revision, Since: last.Since}
+	now, err := p.cfg.Source.Read()
+	if err != nil {
+		now = &files.Reading{}
+	}
+	chosen := choice{err: err, held: faulty(err, nil)}
+	if err == nil {
+		p.reading, chosen = now, choose(now, last.Sources)
+	}
+	if chosen.err != nil && p.cfg.StrictStart {
+		return chosen.err
+	}
+	if chosen.gateway == nil && len(last.Sources) > 0 {
+		chosen.sources = last.Sources
+		if chosen.gateway, chosen.warnings, err = config.Parse(last.Sources, now.Resolve); err != nil {
+			return errors.Join(chosen.err, fmt.Errorf("the last good set cannot be served either: %w", err))
+		}
+	}
+	if chosen.gateway == nil {
+		return chosen.err
+	}
+	if err := p.serve(chosen); err != nil {
+		return err
+	}
+	if chosen.err != nil {
+		p.complain(chosen)
+	}
+	return nil
+}
+
+// Gateway is the file that is served.
+func (p *Pipeline) Gateway() *config.Gateway {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.gateway
+}
 
 // Listeners are the addresses that Envoy serves, by listener name.
-func (c *Pipeline) Listeners() map[string]netip.AddrPort { return c.listeners }
-
-// Faults are those of the file as it is on disk; empty when it is served.
-func (c *Pipeline) Faults() []string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.faults
+func (p *Pipeline) Listeners() map[string]netip.AddrPort {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.listeners
 }
 
-// Run follows the file and the instances until ctx ends.
-func (c *Pipeline) Run(ctx context.Context) error {
+// Served is which files are served, and which are held back.
+func (p *Pipeline) Served() admin.Served {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.served
+}
+
+// Faults are those of the files as they are on disk, and of keeping what is
+// good; empty when all is well.
+func (p *Pipeline) Faults() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	faults := slices.Clone(p.faults)
+	if p.unkept != nil {
+		faults = append(faults, p.unkept.Error())
+	}
+	return faults
+}
+
+// Reload reads the files now, whether or not a change was seen.
+func (p *Pipeline) Reload() {
+	select {
+	case p.again <- struct{}{}:
+	default: // it will
+	}
+}
+
+// Run follows the files and the instances until ctx ends.
+func (p *Pipeline) Run(ctx context.Context) error {
 	changed := make(chan struct{})
 	failed := make(chan error, 1)
-	go func() { failed <- c.cfg.Source.Watch(ctx, changed, c.cfg.Log) }()
+	go func() { failed <- p.cfg.Source.Watch(ctx, changed, p.cfg.Log) }()
+	retry := time.NewTicker(keepAgain)
+	defer retry.Stop()
 	for {
 		select {
 		case err := <-failed:
 			return err
 		case <-changed:
-			c.follow()
-		case <-c.cfg.Instances.Changed():
-			if err := c.publish(c.gateway); err != nil {
-				c.cfg.Log.Error("instances could not be published, the last release stays", "err", err)
+			p.follow(false)
+		case <-p.again:
+			p.follow(true)
+		case <-retry.C:
+			if p.unkept != nil {
+				p.keep()
+			}
+		case <-p.cfg.Instances.Changed():
+			if _, err := p.publish(p.gateway); err != nil {
+				p.cfg.Log.Error("instances could not be published, the last release stays", "err", err)
 			}
 		}
 	}
 }
 
-func (c *Pipeline) follow() {
+// follow serves what the files say now, if they say anything new or if told to.
+func (p *Pipeline) follow(always bool) {
 	start := time.Now()
-	err := c.reload()
-	if err == nil {
-		c.set(nil)
-		c.reloads.WithLabelValues("ok").Inc()
-		c.cfg.Log.Info("gateway file loaded", "dur", time.Since(start))
+	now, err := p.cfg.Source.Read()
+	unchanged := err == nil && p.reading != nil && now.Same(p.reading)
+	p.reading = now
+	if unchanged && !always {
 		return
 	}
-	faults := lines(err)
-	c.set(faults)
-	c.reloads.WithLabelValues("refused").Inc()
-	for _, fault := range faults {
-		c.cfg.Log.Error("gateway file refused, the last good one stays", "err", fault)
+	chosen := choice{err: err, held: faulty(err, nil)}
+	if err == nil {
+		chosen = choose(now, p.sources)
 	}
+	if chosen.gateway != nil {
+		if err := p.serve(chosen); err != nil {
+			chosen = choice{err: errors.Join(chosen.err, err), held: append(chosen.held, faulty(err, nil)...)}
+		}
+	}
+	if chosen.err != nil {
+		p.reloads.WithLabelValues("refused").Inc()
+		p.complain(chosen)
+		return
+	}
+	p.reloads.WithLabelValues("ok").Inc()
+	p.cfg.Log.Info("gateway file loaded", "version", p.served.Revision, "dur", time.Since(start))
 }
 
-func (c *Pipeline) set(faults []string) {
-	c.bad.Set(float64(len(faults)))
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.faults = faults
-}
-
-func (c *Pipeline) reload() error {
-	sources, values, err := c.cfg.Source.Read()
+// serve publishes a valid set and keeps it as the last good one.
+func (p *Pipeline) serve(c choice) error {
+	for _, w := range c.warnings {
+		p.cfg.Log.Warn("gateway file", "err", w.String())
+	}
+	listeners, err := p.publish(c.gateway)
 	if err != nil {
 		return err
 	}
-	gateway, warnings, err := config.Parse(sources, values)
-	if err != nil {
-		return err
+	served := admin.Served{Revision: store.Revision(p.cfg.Source.Dir(), c.sources), Since: time.Now(), Held: c.held}
+	for _, s := range c.sources {
+		served.Files = append(served.Files, s.Name)
 	}
-	for _, w := range warnings {
-		c.cfg.Log.Warn("gateway file", "err", w.String())
+	fresh := served.Revision != p.served.Revision
+	if !fresh {
+		served.Since = p.served.Since
 	}
-	if err := c.publish(gateway); err != nil {
-		return err
+	p.bad.Set(float64(len(c.faults())))
+	p.mu.Lock()
+	p.gateway, p.listeners, p.sources, p.served, p.faults = c.gateway, listeners, c.sources, served, c.faults()
+	p.mu.Unlock()
+	if fresh {
+		p.keep()
 	}
-	c.gateway = gateway
 	return nil
 }
 
-func (c *Pipeline) publish(gateway *config.Gateway) error {
-	if err := c.ports(gateway); err != nil {
-		return err
+// keep writes the served set to disk. Serving goes on when that fails.
+func (p *Pipeline) keep() {
+	err := p.cfg.LastGood.Save(store.Set{Revision: p.served.Revision, Since: p.served.Since, Sources: p.sources})
+	if err != nil {
+		p.cfg.Log.Error("the last good set could not be kept", "err", err)
+	}
+	p.mu.Lock()
+	p.unkept = err
+	p.mu.Unlock()
+}
+
+// complain shows what is not served as it is on disk.
+func (p *Pipeline) complain(c choice) {
+	faults := c.faults()
+	p.bad.Set(float64(len(faults)))
+	p.mu.Lock()
+	p.faults, p.served.Held = faults, c.held
+	p.mu.Unlock()
+	for _, fault := range faults {
+		p.cfg.Log.Error("gateway file refused, the last good one stays", "err", fault)
+	}
+}
+
+// publish hands the gateway to the push engine and returns the addresses of its
+// listeners.
+func (p *Pipeline) publish(gateway *config.Gateway) (map[string]netip.AddrPort, error) {
+	listeners, err := p.ports(gateway)
+	if err != nil {
+		return nil, err
 	}
 	objects, warnings := compile.Compile(gateway, compile.Scope{
-		ExtAuthz: c.cfg.ExtAuthz, RateLimit: c.cfg.RateLimit, TLS: c.cfg.TLS,
-		Listeners: c.listeners, Instances: c.cfg.Instances.Instances(),
+		ExtAuthz: p.cfg.ExtAuthz, RateLimit: p.cfg.RateLimit, TLS: p.cfg.TLS,
+		Listeners: listeners, Instances: p.cfg.Instances.Instances(),
 	})
-	for _, w := range warnings {
-		c.cfg.Log.Debug("compile", "err", w)
+	if !slices.Equal(warnings, p.said) { // an instance that registers says nothing new
+		for _, w := range warnings {
+			p.cfg.Log.Info("gateway file", "err", w)
+		}
+		p.said = warnings
 	}
 	r, err := release.New(objects)
 	if err != nil {
-		return fmt.Errorf("the file is valid but its resources are not, which is a defect of tollgate: %w", err)
+		return nil, fmt.Errorf("the file is valid but its resources are not, which is a defect of tollgate: %w", err)
 	}
-	c.cfg.Publisher.Publish(r)
-	return nil
+	p.cfg.Publisher.Publish(r)
+	return listeners, nil
 }
 
-// ports replaces the addresses that the file leaves open.
-func (c *Pipeline) ports(gateway *config.Gateway) error {
-	if c.cfg.Port == nil {
-		return nil
+// ports are the addresses of the listeners, those that the file leaves open chosen.
+func (p *Pipeline) ports(gateway *config.Gateway) (map[string]netip.AddrPort, error) {
+	listeners := map[string]netip.AddrPort{}
+	if p.cfg.Port == nil {
+		return listeners, nil
 	}
-	next := map[string]netip.AddrPort{}
 	for _, l := range gateway.Listeners {
-		address, err := c.cfg.Port(l)
+		address, err := p.cfg.Port(l)
 		if err != nil {
-			return fmt.Errorf("%s:%d:%d: listeners[%s].address: %w", l.Pos.File, l.Pos.Line, l.Pos.Col, l.Name, err)
+			return nil, fmt.Errorf("%s:%d:%d: listeners[%s].address: %w", l.Pos.File, l.Pos.Line, l.Pos.Col, l.Name, err)
 		}
-		next[l.Name] = address
+		listeners[l.Name] = address
 	}
-	c.listeners = next
-	return nil
-}
-
-func lines(err error) []string {
-	var faults config.Faults
-	if !errors.As(err, &faults) {
-		return []string{err.Error()}
-	}
-	out := make([]string, 0, len(faults))
-	for _, f := range faults {
-		out = append(out, f.String())
-	}
-	return out
+	return listeners, nil
 }

@@ -112,6 +112,42 @@ func TestExitCodesAndWords(t *testing.T) {
 	}
 }
 
+// TestShippedFilesAreValid: what an operator copies is valid as it lies there.
+func TestShippedFilesAreValid(t *testing.T) {
+	examples, err := filepath.Glob("../../configs/examples/*.yaml")
+	if err != nil || len(examples) < 6 {
+		t.Fatalf("%v %v", examples, err)
+	}
+	for _, path := range append(examples, "../../configs/gateway.yaml", "../../configs/compose", "../../configs/compose/gateway.yaml") {
+		if code, stdout, stderr := tollgate(t, "validate", "--strict", path); code != exitDone || !strings.HasPrefix(stdout, "valid: ") {
+			t.Errorf("%s: exit %d\n%s", path, code, stderr)
+		}
+	}
+}
+
+// TestFolderWithItsKeyStore: the store that `keys create` writes beside the
+// gateway file is no gateway file.
+func TestFolderWithItsKeyStore(t *testing.T) {
+	dir := filepath.Dir(file(t, "gateway.yaml", good))
+	if code, _, stderr := tollgate(t, "keys", "create", "-f", dir, "--tenant", "acme", "--permission", "*"); code != exitDone {
+		t.Fatal(stderr)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "keys.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	if code, _, stderr := tollgate(t, "validate", dir); code != exitDone {
+		t.Errorf("exit %d\n%s", code, stderr)
+	}
+}
+
+// TestLimitsThatTheReferenceCannotCount are told, and are no fault.
+func TestLimitsThatTheReferenceCannotCount(t *testing.T) {
+	code, _, stderr := tollgate(t, "validate", "--strict", "../../configs/examples/limits.yaml")
+	if code != exitDone || !strings.Contains(stderr, "note: limit plan/pro/2: left out of the reference rate-limit server's config") {
+		t.Errorf("exit %d\n%s", code, stderr)
+	}
+}
+
 func TestKeysCreateStoresOnlyTheHash(t *testing.T) {
 	gateway := file(t, "gateway.yaml", good)
 	code, stdout, stderr := tollgate(t, "keys", "create", "-f", gateway, "--tenant", "acme", "--owner", "ann", "--permission", "orders:read", "--permission", "orders:write", "--expires", "90d", "--json")

@@ -93,6 +93,7 @@ func runRole(cmd *cobra.Command, name, addressFlag string, build func(place) (ro
 	if err := s.PlainAdmin(); err != nil {
 		return err
 	}
+	hangup := daemon.CatchHangup() // what a role reads, it watches
 	ctx := cmd.Context()
 	listener, err := daemon.Listen(ctx, s.Address(addressFlag), "--"+addressFlag)
 	if err != nil {
@@ -117,7 +118,7 @@ func runRole(cmd *cobra.Command, name, addressFlag string, build func(place) (ro
 		}
 		return sayRole(cmd.OutOrStdout(), s.On(settings.JSON), name, listener.Addr().String(), adminListener.Addr().String())
 	})
-	return daemon.Run(ctx, server, admin, announce)
+	return daemon.Run(ctx, server, admin, announce, hangup.Runner(log))
 }
 
 // await polls until ready returns nil; its error is that of the last try when

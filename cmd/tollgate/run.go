@@ -46,6 +46,7 @@ func runVerb() *cobra.Command {
 	f.Bool(settings.NoEnvoy, false, "start no Envoy")
 	f.Int(settings.Workers, 0, "Envoy's worker threads (default: one a core)")
 	f.Bool(settings.FreePorts, false, "every address, the file's listeners included, on a free port of loopback")
+	f.Bool(settings.StrictStart, false, "a bad gateway file ends the start, even if the last good one could be served")
 	f.Bool(settings.Demo, false, "start the demo services, and make a key and a JWT in memory")
 	f.String(settings.RedisURL, "", "`URL` of Redis (default: counters in memory)")
 	f.String(settings.Keys, "", "key `FILE` (default: the store that the gateway file names)")
@@ -70,6 +71,7 @@ type stack struct {
 	envoyAdmin string
 	demo       *demo.Demo // nil: none
 	served     readyFlag
+	hangup     *daemon.Hangup
 }
 
 // addresses are bound before anything is served.
@@ -87,7 +89,7 @@ func runAll(cmd *cobra.Command, _ []string) error {
 	if err := s.PlainAdmin(); err != nil {
 		return err
 	}
-	t := &stack{settings: s, log: log, metrics: daemon.NewRegistry()}
+	t := &stack{settings: s, log: log, metrics: daemon.NewRegistry(), hangup: daemon.CatchHangup()}
 	told := cmd.Context() // ends with SIGTERM or Ctrl-C
 	if err := t.build(told); err != nil {
 		return err
@@ -215,11 +217,13 @@ func (t *stack) proxy(ctx context.Context) error {
 }
 
 func (t *stack) runners() []daemon.Runner {
+	reload := []func(context.Context){func(context.Context) { t.control.Reload() }}
 	all := []daemon.Runner{t.control, t.authz, t.limits, t.admin}
 	if t.envoy != nil {
 		all = append(all, t.envoy)
+		reload = append(reload, t.envoy.Reload)
 	}
-	return all
+	return append(all, t.hangup.Runner(t.log, reload...))
 }
 
 // start waits until every part serves.

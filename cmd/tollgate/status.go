@@ -3,13 +3,17 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"tollgate/cmd/tollgate/verb"
 	"tollgate/internal/settings"
@@ -18,34 +22,77 @@ import (
 
 func statusVerb() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "status", Short: "Who runs what: a line per node and type; exit 1 if anything is refused", Args: cobra.NoArgs,
+		Use: "status", Short: "What is served and who runs it; exit 1 if anything is refused, held back or apart", Args: cobra.NoArgs,
 		RunE: verb.Do(func(cmd *cobra.Command, _ []string) error {
 			s, err := settings.Load(cmd)
 			if err != nil {
 				return err
 			}
-			body, err := ask(cmd.Context(), s.Text(settings.AdminAddress), "/v1/status")
-			if err != nil {
-				return err
+			for {
+				fleet := askAll(cmd.Context(), s.List(settings.AdminAddress))
+				if err := show(cmd.OutOrStdout(), fleet, s.On(settings.JSON), s.On("watch")); err != nil {
+					return err
+				}
+				if !s.On("watch") {
+					if why := fleet.Unwell(); why != "" {
+						return errors.New(why)
+					}
+					return nil
+				}
+				select {
+				case <-cmd.Context().Done():
+					return nil
+				case <-time.After(watchEvery):
+				}
 			}
-			status, err := admin.DecodeStatus(body)
-			if err != nil {
-				return err
-			}
-			if s.On(settings.JSON) {
-				_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s\n", bytes.TrimSpace(body))
-			} else {
-				err = status.Render(cmd.OutOrStdout())
-			}
-			if err == nil && status.Refused() {
-				err = errors.New("a node refused what it was sent; it keeps serving its last good config")
-			}
-			return err
 		}),
 	}
-	cmd.Flags().String(settings.AdminAddress, "127.0.0.1:9900", "admin `ADDRESS` of the control plane")
+	cmd.Flags().StringSlice(settings.AdminAddress, []string{"127.0.0.1:9900"}, "admin addresses of the control planes, `host:port,…`")
 	cmd.Flags().Bool(settings.JSON, false, "the same as JSON")
+	cmd.Flags().Bool("watch", false, "again every 2 s, until Ctrl-C")
 	return cmd
+}
+
+// watchEvery is how often --watch asks.
+const watchEvery = 2 * time.Second
+
+// askAll asks every control plane at once.
+func askAll(ctx context.Context, addresses []string) admin.Fleet {
+	fleet := admin.Fleet{Planes: make([]admin.Plane, len(addresses))}
+	var group sync.WaitGroup
+	for i, address := range addresses {
+		group.Go(func() {
+			fleet.Planes[i] = admin.Plane{Address: address}
+			body, err := ask(ctx, address, "/v1/status")
+			if err == nil {
+				var status admin.Status
+				if status, err = admin.DecodeStatus(body); err == nil {
+					fleet.Planes[i].Status = &status
+				}
+			}
+			if err != nil {
+				fleet.Planes[i].Error = err.Error()
+			}
+		})
+	}
+	group.Wait()
+	return fleet
+}
+
+// show prints one answer; one control plane's JSON is that of its API.
+func show(w io.Writer, fleet admin.Fleet, asJSON, again bool) error {
+	switch {
+	case asJSON && len(fleet.Planes) == 1 && fleet.Planes[0].Status != nil:
+		return json.NewEncoder(w).Encode(fleet.Planes[0].Status)
+	case asJSON:
+		return json.NewEncoder(w).Encode(fleet)
+	case len(fleet.Planes) == 1 && fleet.Planes[0].Status == nil && !again:
+		return nil // its error says it all
+	}
+	if f, ok := w.(*os.File); ok && again && term.IsTerminal(int(f.Fd())) {
+		fmt.Fprint(w, "\x1b[H\x1b[2J")
+	}
+	return fleet.Render(w)
 }
 
 func readyVerb() *cobra.Command {

@@ -8,7 +8,7 @@ import (
 
 	"tollgate/cmd/tollgate/verb"
 	"tollgate/internal/settings"
-	"tollgate/xds/config"
+	"tollgate/xds/compile"
 	"tollgate/xds/files"
 )
 
@@ -24,16 +24,16 @@ func validateVerb() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			sources, values, err := set.Read()
-			if err != nil {
-				return err
-			}
-			gateway, warnings, err := config.Parse(sources, values)
+			gateway, warnings, err := set.Parse()
 			for _, w := range warnings {
 				fmt.Fprintln(cmd.ErrOrStderr(), w)
 			}
 			if err != nil {
 				return err
+			}
+			_, left := compile.Compile(gateway, compile.Scope{})
+			for _, w := range left {
+				fmt.Fprintln(cmd.ErrOrStderr(), "note: "+w)
 			}
 			if s.On("strict") && len(warnings) > 0 {
 				return errors.New("there are warnings, and --strict counts them as faults")

@@ -29,6 +29,7 @@ func xdsVerb() *cobra.Command {
 	f.String(settings.XDSAddress, "127.0.0.1:18000", "`ADDRESS` of xDS")
 	f.StringSlice(settings.AuthzServers, []string{"127.0.0.1:9001"}, "authorization servers, `host:port,…`, as the proxies reach them")
 	f.StringSlice(settings.LimitServers, []string{"127.0.0.1:8081"}, "rate-limit servers, `host:port,…`, as the proxies reach them")
+	f.Bool(settings.StrictStart, false, "a bad gateway file ends the start, even if the last good one could be served")
 	f.Bool(settings.FreePorts, false, "every address, the file's listeners included, on a free port of loopback")
 	return cmd
 }
@@ -45,6 +46,7 @@ func runXDS(cmd *cobra.Command, _ []string) error {
 	if err := s.PlainAdmin(); err != nil {
 		return err
 	}
+	hangup := daemon.CatchHangup()
 	ctx := cmd.Context()
 	adminListener, err := daemon.Listen(ctx, s.Address(settings.AdminAddress), "--"+settings.AdminAddress)
 	if err != nil {
@@ -71,7 +73,8 @@ func runXDS(cmd *cobra.Command, _ []string) error {
 	announce := daemon.RunnerFunc(func(context.Context) error {
 		return sayRole(cmd.OutOrStdout(), s.On(settings.JSON), "xds", c.Address().String(), adminListener.Addr().String())
 	})
-	return daemon.Run(ctx, c, adminServer, announce)
+	reload := hangup.Runner(log, func(context.Context) { c.Reload() })
+	return daemon.Run(ctx, c, adminServer, announce, reload)
 }
 
 // place is where a role or the control plane runs: its folder of state, its
@@ -103,7 +106,7 @@ func controlPlane(p place, set *files.Set, extauthz, ratelimit []string) (*xds.C
 	}
 	return xds.New(xds.Config{
 		Files: set, DataDir: p.dataDir, Listener: p.listener, ServerOptions: []grpc.ServerOption{creds},
-		ExtAuthz: extauthz, RateLimit: ratelimit, TLS: s.Text(settings.TLSCert) != "", FreePorts: s.On(settings.FreePorts),
+		ExtAuthz: extauthz, RateLimit: ratelimit, TLS: s.Text(settings.TLSCert) != "", FreePorts: s.On(settings.FreePorts), StrictStart: s.On(settings.StrictStart),
 		Metrics: p.metrics, Log: p.log,
 	})
 }

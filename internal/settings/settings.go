@@ -48,6 +48,7 @@ const (
 	Keys         = "keys"
 	IdentityKey  = "identity-key"
 	NodeID       = "node-id"
+	StrictStart  = "strict-start"
 	Insecure     = "insecure"
 	TLSCert      = "tls-cert"
 	TLSKey       = "tls-key"

@@ -28,7 +28,8 @@ const maxBody = 4 << 10
 type Config struct {
 	Ledger   *ledger.Ledger
 	Registry *discovery.Registry
-	Token    string // of the registry
+	Served   func() Served // nil: nobody says
+	Token    string        // of the registry
 	Now      func() time.Time
 }
 
@@ -49,7 +50,12 @@ func New(cfg Config) http.Handler {
 type api struct{ Config }
 
 func (a *api) status(w http.ResponseWriter, _ *http.Request) {
-	a.answer(w, http.StatusOK, Status{Time: a.Now().UTC(), Nodes: a.Ledger.Lines()})
+	status := Status{Time: a.Now().UTC(), Nodes: a.Ledger.Lines()}
+	if a.Served != nil {
+		served := a.Served()
+		status.Served = &served
+	}
+	a.answer(w, http.StatusOK, status)
 }
 
 func (a *api) list(w http.ResponseWriter, _ *http.Request) {

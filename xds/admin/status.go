@@ -12,8 +12,9 @@ import (
 
 // Status is who runs what at one moment.
 type Status struct {
-	Time  time.Time     `json:"time"`
-	Nodes []ledger.Line `json:"nodes"`
+	Time   time.Time     `json:"time"`
+	Served *Served       `json:"served,omitempty"`
+	Nodes  []ledger.Line `json:"nodes"`
 }
 
 // DecodeStatus reads what GET /v1/status answers.

@@ -52,22 +52,15 @@ func newPEMs(t testing.TB) pems {
 func parse(t testing.TB, p pems, name string, data []byte) *config.Gateway {
 	t.Helper()
 	sources := []config.Source{{Name: name, Data: data}}
-	references, err := config.References(sources)
-	if err != nil {
-		t.Fatal(err)
-	}
-	values := config.Values{}
-	for _, r := range references {
-		switch text := p.cert; {
+	gw, _, err := config.Parse(sources, func(r config.Reference) config.Value {
+		switch {
 		case strings.HasSuffix(r.Ref, ".key"):
-			values[r] = config.Value{Text: p.key}
+			return config.Value{Text: p.key}
 		case strings.HasSuffix(r.Ref, ".json"):
-			values[r] = config.Value{Text: `{"keys":[]}`}
-		default:
-			values[r] = config.Value{Text: text}
+			return config.Value{Text: `{"keys":[]}`}
 		}
-	}
-	gw, _, err := config.Parse(sources, values)
+		return config.Value{Text: p.cert}
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

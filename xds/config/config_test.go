@@ -20,23 +20,19 @@ var update = flag.Bool("update", false, "rewrite what the tests expect; review t
 // parse reads references from testdata/files; env:SECRET is a password.
 func parse(t testing.TB, sources ...config.Source) (*config.Gateway, []config.Fault, error) {
 	t.Helper()
-	refs, _ := config.References(sources)
-	values := config.Values{}
-	for _, ref := range refs {
+	return config.Parse(sources, func(ref config.Reference) config.Value {
 		switch path, isFile := strings.CutPrefix(ref.Ref, "file:"); {
 		case isFile:
 			data, err := os.ReadFile(filepath.Join("testdata", "files", path))
 			if err != nil {
 				err = fmt.Errorf("no such file: %s", path)
 			}
-			values[ref] = config.Value{Text: string(data), Err: err}
+			return config.Value{Text: string(data), Err: err}
 		case ref.Ref == "env:SECRET":
-			values[ref] = config.Value{Text: "hunter2"}
-		default:
-			values[ref] = config.Value{Err: errors.New("the environment variable is not set")}
+			return config.Value{Text: "hunter2"}
 		}
-	}
-	return config.Parse(sources, values)
+		return config.Value{Err: errors.New("the environment variable is not set")}
+	})
 }
 
 func read(t testing.TB, path string) config.Source {

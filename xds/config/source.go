@@ -1,5 +1,7 @@
 package config
 
+import "errors"
+
 // MaxSource is the largest gateway file that is read, in bytes.
 const MaxSource = 16 << 20
 
@@ -22,5 +24,18 @@ type Value struct {
 	Err  error
 }
 
+// Resolve gives what a reference stands for. Parse asks for each reference where
+// it stands, so what it asked for is what the sources name.
+type Resolve func(Reference) Value
+
 // Values holds what the references of the sources stand for.
 type Values map[Reference]Value
+
+// Of is the Resolve of values that are at hand; what is not among them was not read.
+func (v Values) Of(ref Reference) Value {
+	value, known := v[ref]
+	if !known {
+		return Value{Err: errors.New("it was not read")}
+	}
+	return value
+}

@@ -1,10 +1,12 @@
 // Package files brings the operator's files to the control plane: it reads the
 // YAML sources and what their env: and file: references name, and it tells when
-// any of them changed, however an editor saves. Invariant: what it reads is
-// handed on as values and never written, logged or kept.
+// any of them changed, however an editor saves. Invariants: what it reads is
+// handed on as values and never written, logged or kept; waiting for a change
+// costs a look at each file's date, never a read.
 package files
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"tollgate/xds/config"
 )
@@ -22,6 +25,9 @@ const maxReference = 1 << 20
 // Set is what -f names: files and folders.
 type Set struct {
 	paths []string
+
+	mu      sync.Mutex
+	reading *Reading // the last
 }
 
 // New returns a set of files and folders.
@@ -32,6 +38,9 @@ func New(paths []string) (*Set, error) {
 	return &Set{paths: paths}, nil
 }
 
+// Paths are the files and folders as they were given.
+func (s *Set) Paths() []string { return slices.Clone(s.paths) }
+
 // Dir is the folder of the first path: data and relative paths start there.
 func (s *Set) Dir() string {
 	if info, err := os.Stat(s.paths[0]); err == nil && info.IsDir() {
@@ -40,46 +49,65 @@ func (s *Set) Dir() string {
 	return filepath.Dir(s.paths[0])
 }
 
-// Read returns the sources and the values of their references. An error is
-// about a source that cannot be read; a reference that cannot be read is a
-// value that carries its error, so that Parse can say where it stands.
-func (s *Set) Read() ([]config.Source, config.Values, error) {
+// Read returns what the files say now. An error is about the set as a whole,
+// such as a folder without files.
+func (s *Set) Read() (*Reading, error) {
 	names, err := s.names()
+	if err != nil {
+		return nil, err
+	}
+	r := &Reading{values: config.Values{}}
+	for _, name := range names {
+		data, err := readBounded(name.path, config.MaxSource+1)
+		switch {
+		case err != nil && len(names) == 1:
+			return nil, fmt.Errorf("-f %s: %w", name.path, err)
+		case err != nil:
+			r.Names = append(r.Names, name.path)
+			r.Unread = append(r.Unread, Unread{name.path, err})
+		case name.found && keyStore(data):
+		default:
+			r.Names = append(r.Names, name.path)
+			r.Sources = append(r.Sources, config.Source{Name: name.path, Data: data})
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reading = r
+	return r, nil
+}
+
+// Parse reads the files and parses them.
+func (s *Set) Parse() (*config.Gateway, []config.Fault, error) {
+	r, err := s.Read()
 	if err != nil {
 		return nil, nil, err
 	}
-	var sources []config.Source
-	for _, name := range names {
-		data, err := readBounded(name, config.MaxSource+1)
-		if err != nil {
-			return nil, nil, err
-		}
-		sources = append(sources, config.Source{Name: name, Data: data})
+	var unread []error
+	for _, u := range r.Unread {
+		unread = append(unread, u.Err)
 	}
-	return sources, values(sources), nil
+	if err := errors.Join(unread...); err != nil {
+		return nil, nil, err
+	}
+	return config.Parse(r.Sources, r.Resolve)
 }
 
-// Referenced returns the files that the sources name.
-func Referenced(sources []config.Source) []string {
-	var paths []string
-	for _, ref := range references(sources) {
-		if path, ok := strings.CutPrefix(ref.Ref, "file:"); ok {
-			paths = append(paths, resolve(ref.Source, path))
-		}
-	}
-	slices.Sort(paths)
-	return slices.Compact(paths)
+// name is one file of the set.
+type name struct {
+	path  string
+	found bool // in a folder, not named itself
 }
 
-func (s *Set) names() ([]string, error) {
-	var names []string
+func (s *Set) names() ([]name, error) {
+	var names []name
 	for _, path := range s.paths {
 		info, err := os.Stat(path)
-		if err != nil {
+		if err != nil && len(s.paths) == 1 {
 			return nil, fmt.Errorf("-f %s: %w", path, err)
 		}
-		if !info.IsDir() {
-			names = append(names, path)
+		if err != nil || !info.IsDir() {
+			names = append(names, name{path: path})
 			continue
 		}
 		found, err := filepath.Glob(filepath.Join(path, "*.yaml"))
@@ -90,40 +118,28 @@ func (s *Set) names() ([]string, error) {
 			return nil, fmt.Errorf("-f %s: the folder has no *.yaml", path)
 		}
 		slices.Sort(found)
-		names = append(names, found...)
+		for _, one := range found {
+			names = append(names, name{path: one, found: true})
+		}
 	}
 	return names, nil
 }
 
-func values(sources []config.Source) config.Values {
-	out := config.Values{}
-	for _, ref := range references(sources) {
-		out[ref] = read(ref)
-	}
-	return out
-}
-
-func read(ref config.Reference) config.Value {
-	if name, ok := strings.CutPrefix(ref.Ref, "env:"); ok {
-		text, set := os.LookupEnv(name)
-		if !set {
-			return config.Value{Err: fmt.Errorf("the environment variable %s is not set", name)}
+// keyStore tells the file of API keys, which lives in the same folder, from a
+// gateway file: `keys` is all that stands at its margin.
+func keyStore(data []byte) bool {
+	found := false
+	for line := range bytes.Lines(data) {
+		line = bytes.TrimRight(line, " \t\r\n")
+		switch {
+		case len(line) == 0, line[0] == '#', line[0] == ' ', line[0] == '-' || line[0] == ']', bytes.HasPrefix(line, []byte("---")):
+		case bytes.HasPrefix(line, []byte("keys:")), bytes.HasPrefix(line, []byte("{keys:")), bytes.HasPrefix(line, []byte(`{"keys":`)):
+			found = true
+		default:
+			return false
 		}
-		return config.Value{Text: text}
 	}
-	path := resolve(ref.Source, strings.TrimPrefix(ref.Ref, "file:"))
-	data, err := readBounded(path, maxReference)
-	if err != nil {
-		return config.Value{Err: err}
-	}
-	return config.Value{Text: string(data)}
-}
-
-func resolve(source, path string) string {
-	if filepath.IsAbs(path) {
-		return path
-	}
-	return filepath.Join(filepath.Dir(source), path)
+	return found
 }
 
 func readBounded(path string, limit int64) ([]byte, error) {
@@ -142,12 +158,28 @@ func readBounded(path string, limit int64) ([]byte, error) {
 	return data, nil
 }
 
-// references is what Parse will need; what is wrong with a source is for Parse
-// to say.
-func references(sources []config.Source) []config.Reference {
-	refs, err := config.References(sources)
-	if err != nil {
+func resolve(source, path string) string {
+	if filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(filepath.Dir(source), path)
+}
+
+// referenced are the files that the last reading was asked for.
+func (s *Set) referenced() []string {
+	s.mu.Lock()
+	r := s.reading
+	s.mu.Unlock()
+	if r == nil {
 		return nil
 	}
-	return refs
+	return r.files()
+}
+
+// trim is the path of a file: reference, "" of another.
+func trim(ref config.Reference) string {
+	if path, ok := strings.CutPrefix(ref.Ref, "file:"); ok {
+		return resolve(ref.Source, path)
+	}
+	return ""
 }

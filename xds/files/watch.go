@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -20,9 +21,10 @@ const (
 	poll   = time.Second
 )
 
-// Watch sends on changed after every change of the set's files or of the files
-// that they reference, until ctx ends. Folders are watched, not files, because a
-// rename over a file ends a watch on it.
+// Watch sends on changed once at its start, so that nothing is lost between a
+// reading and the watch, and after every change of the set's files or of the
+// files that the last reading was asked for, until ctx ends. Folders are watched,
+// not files, because a rename over a file ends a watch on it.
 func (s *Set) Watch(ctx context.Context, changed chan<- struct{}, log *slog.Logger) error {
 	watcher, err := fsnotify.NewWatcher()
 	if err != nil {
@@ -30,12 +32,11 @@ func (s *Set) Watch(ctx context.Context, changed chan<- struct{}, log *slog.Logg
 	}
 	defer func() { _ = watcher.Close() }()
 	w := &watch{set: s, watcher: watcher, folders: map[string]bool{}, log: log}
-	last := w.state()
-
+	last := "" // like no state: it is told at once
+	settle := time.NewTimer(0)
+	defer settle.Stop()
 	ticker := time.NewTicker(poll)
 	defer ticker.Stop()
-	settle := time.NewTimer(time.Hour)
-	defer settle.Stop()
 	var first time.Time // of the burst under way; zero: none
 	for {
 		select {
@@ -75,29 +76,30 @@ type watch struct {
 // state is a fingerprint of all watched files; it also starts watching
 // folders that were not known before.
 func (w *watch) state() string {
-	names, err := w.set.names()
+	found, err := w.set.names()
 	if err != nil {
 		return err.Error()
+	}
+	paths := w.set.referenced()
+	for _, one := range found {
+		paths = append(paths, one.path)
 	}
 	for _, path := range w.set.paths {
 		if info, err := os.Stat(path); err == nil && info.IsDir() {
 			w.folder(path)
 		}
 	}
-	if sources, _, err := w.set.Read(); err == nil {
-		names = append(names, Referenced(sources)...)
-	}
-	out := ""
-	for _, name := range names {
-		w.folder(filepath.Dir(name))
-		info, err := os.Stat(name)
+	var out strings.Builder
+	for _, path := range paths {
+		w.folder(filepath.Dir(path))
+		info, err := os.Stat(path)
 		if err != nil {
-			out += name + " gone\n"
+			fmt.Fprintf(&out, "%s gone\n", path)
 			continue
 		}
-		out += fmt.Sprintf("%s %d %d %v\n", name, info.Size(), info.ModTime().UnixNano(), inode(info))
+		fmt.Fprintf(&out, "%s %d %d %v\n", path, info.Size(), info.ModTime().UnixNano(), inode(info))
 	}
-	return out
+	return out.String()
 }
 
 func (w *watch) folder(path string) {

@@ -20,7 +20,6 @@ import (
 	"tollgate/cmd/tollgate/verb"
 	"tollgate/extauthz/credential"
 	"tollgate/internal/settings"
-	"tollgate/xds/config"
 	"tollgate/xds/files"
 )
 
@@ -223,11 +222,7 @@ func open(s settings.Settings) (store, error) {
 	if err != nil {
 		return store{}, err
 	}
-	sources, values, err := set.Read()
-	if err != nil {
-		return store{}, err
-	}
-	gateway, _, err := config.Parse(sources, values)
+	gateway, _, err := set.Parse()
 	if err != nil {
 		return store{}, fmt.Errorf("%w\n(--keys FILE without -f needs no gateway file)", err)
 	}

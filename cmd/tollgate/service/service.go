@@ -90,6 +90,7 @@ func serve(cmd *cobra.Command, name string, build func(place) (daemon.Runner, er
 	if err != nil {
 		return err
 	}
+	hangup := daemon.CatchHangup()
 	ctx := cmd.Context()
 	p := place{s: s, metrics: daemon.NewRegistry()}
 	if p.http, err = daemon.Listen(ctx, s.Text("http"), "--http"); err != nil {
@@ -117,7 +118,7 @@ func serve(cmd *cobra.Command, name string, build func(place) (daemon.Runner, er
 		demo.Instance
 	}{true, demo.Instance{Service: name, PID: os.Getpid(), HTTP: p.http.Addr().String(), GRPC: p.grpc.Addr().String()}}
 	// The listeners are bound: whoever connects from now on is answered.
-	return errors.Join(json.NewEncoder(cmd.OutOrStdout()).Encode(ready), server.Run(ctx))
+	return errors.Join(json.NewEncoder(cmd.OutOrStdout()).Encode(ready), daemon.Run(ctx, server, hangup.Runner(p.log)))
 }
 
 func instanceName(s settings.Settings, l net.Listener) (string, error) {
