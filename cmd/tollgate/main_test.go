@@ -79,7 +79,7 @@ func TestExitCodesAndWords(t *testing.T) {
 		{"an unknown verb of keys, with flags before", []string{"keys", "--settings", "/none", "bogus"}, exitUsage, []string{`has no "bogus"`}},
 		{"a mistyped verb of keys", []string{"keys", "creat"}, exitUsage, []string{`did you mean "create"?`}},
 		{"keys alone", []string{"keys"}, exitUsage, []string{"`tollgate keys` needs one of: create"}},
-		{"an unknown verb of envoy", []string{"envoy", "bogus"}, exitUsage, []string{"`tollgate envoy` has no \"bogus\"", "bootstrap, install, version"}},
+		{"an unknown verb of envoy", []string{"envoy", "bogus"}, exitUsage, []string{"`tollgate envoy` has no \"bogus\"", "bootstrap, install, run, version"}},
 		{"envoy alone", []string{"envoy"}, exitUsage, []string{"needs one of"}},
 		{"an unknown service", []string{"service", "foo"}, exitUsage, []string{"`tollgate service` has no \"foo\"", "order, user"}},
 		{"xds without a file", []string{"xds", "--free-ports"}, exitUsage, []string{"-f FILE"}},
