@@ -1,7 +1,6 @@
 package envoy
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"strconv"
@@ -15,7 +14,6 @@ import (
 	overloadv3 "github.com/envoyproxy/go-control-plane/envoy/config/overload/v3"
 	downstreamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/resource_monitors/downstream_connections/v3"
 	heapv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/resource_monitors/fixed_heap/v3"
-	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -33,21 +31,11 @@ type Bootstrap struct {
 	Zone         string
 	XDSServers   []string // host:port, tried in turn
 	AdminAddress string   // host:port, loopback
-	TLS          *ClientTLS
+	// TrustDomain is that of the control planes' certificates: the proxy meets them
+	// over TLS, by the files that WriteIdentity makes in its working directory.
+	// Empty: plain text.
+	TrustDomain string
 }
-
-// ClientTLS names the PEM files, on the proxy's machine, with which it meets
-// the control plane, the authorization servers and the limiters. All three are
-// needed: the two kinds of server know their proxies by their certificate.
-type ClientTLS struct {
-	CA, Cert, Key string
-}
-
-// The static secrets by which the clusters that come over xDS find the files.
-const (
-	secretCA     = "tollgate-ca"
-	secretClient = "tollgate-client"
-)
 
 // JSON returns the bootstrap as Envoy reads it. Its shape was tried on Envoy
 // 1.40: it starts without warnings, never goes live on an empty set of
@@ -93,12 +81,6 @@ func (b Bootstrap) JSON() ([]byte, error) {
 		OverloadManager: overload,
 		StatsConfig:     keptStats(),
 	}
-	if b.TLS != nil {
-		if b.TLS.CA == "" || b.TLS.Cert == "" || b.TLS.Key == "" {
-			return nil, errors.New("--tls-ca, --tls-cert and --tls-key belong together: a proxy verifies its servers and is verified by them")
-		}
-		config.StaticResources.Secrets = b.TLS.secrets()
-	}
 	return protojson.MarshalOptions{Indent: "  "}.Marshal(config)
 }
 
@@ -133,34 +115,10 @@ func (b Bootstrap) cluster() (*clusterv3.Cluster, error) {
 		LoadAssignment:                &endpointv3.ClusterLoadAssignment{ClusterName: adsCluster, Endpoints: []*endpointv3.LocalityLbEndpoints{{LbEndpoints: endpoints}}},
 		TypedExtensionProtocolOptions: map[string]*anypb.Any{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options},
 	}
-	if b.TLS != nil {
-		cluster.TransportSocket, err = b.TLS.socket()
+	if b.TrustDomain != "" {
+		cluster.TransportSocket, err = identitySocket(b.TrustDomain)
 	}
 	return cluster, err
-}
-
-func (t *ClientTLS) secrets() []*tlsv3.Secret {
-	file := func(path string) *corev3.DataSource {
-		return &corev3.DataSource{Specifier: &corev3.DataSource_Filename{Filename: path}}
-	}
-	return []*tlsv3.Secret{
-		{Name: secretCA, Type: &tlsv3.Secret_ValidationContext{ValidationContext: &tlsv3.CertificateValidationContext{TrustedCa: file(t.CA)}}},
-		{Name: secretClient, Type: &tlsv3.Secret_TlsCertificate{TlsCertificate: &tlsv3.TlsCertificate{CertificateChain: file(t.Cert), PrivateKey: file(t.Key)}}},
-	}
-}
-
-func (t *ClientTLS) socket() (*corev3.TransportSocket, error) {
-	typed, err := anypb.New(&tlsv3.UpstreamTlsContext{CommonTlsContext: &tlsv3.CommonTlsContext{
-		AlpnProtocols:                  []string{"h2"},
-		TlsCertificateSdsSecretConfigs: []*tlsv3.SdsSecretConfig{{Name: secretClient}},
-		ValidationContextType: &tlsv3.CommonTlsContext_ValidationContextSdsSecretConfig{
-			ValidationContextSdsSecretConfig: &tlsv3.SdsSecretConfig{Name: secretCA},
-		},
-	}})
-	if err != nil {
-		return nil, err
-	}
-	return &corev3.TransportSocket{Name: "envoy.transport_sockets.tls", ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: typed}}, nil
 }
 
 func adsSource(initialFetch time.Duration) *corev3.ConfigSource {

@@ -28,7 +28,7 @@ const (
 // SupervisorConfig is what a supervised proxy is started with.
 type SupervisorConfig struct {
 	Path        string // the binary
-	Dir         string // where the bootstrap file is written
+	Dir         string // where the bootstrap file is written, and WriteIdentity's are
 	Bootstrap   Bootstrap
 	Concurrency int       // workers; 0: one a core
 	Output      io.Writer // the proxy's log and access log
@@ -51,6 +51,11 @@ func NewSupervisor(cfg SupervisorConfig) (*Supervisor, error) {
 	bootstrap, err := cfg.Bootstrap.JSON()
 	if err != nil {
 		return nil, err
+	}
+	for _, path := range []*string{&cfg.Dir, &cfg.Path} {
+		if *path, err = filepath.Abs(*path); err != nil {
+			return nil, err
+		}
 	}
 	file := filepath.Join(cfg.Dir, "envoy-bootstrap.json")
 	if err := os.WriteFile(file, bootstrap, 0o600); err != nil {
@@ -105,6 +110,9 @@ func (s *Supervisor) Run(ctx context.Context) error {
 func (s *Supervisor) once(ctx context.Context) error {
 	cmd := exec.CommandContext(ctx, s.cfg.Path, s.args...)
 	cmd.Stdout, cmd.Stderr = s.cfg.Output, s.cfg.Output
+	if s.cfg.Bootstrap.TrustDomain != "" {
+		cmd.Dir = s.cfg.Dir // where its identity is
+	}
 	// Its own process group: Ctrl-C must reach the supervisor alone, which drains.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc"
 
 	"tollgate/internal/daemon"
+	"tollgate/internal/peer"
 	"tollgate/xds/admin"
 	"tollgate/xds/compile"
 	"tollgate/xds/config"
@@ -23,21 +24,25 @@ import (
 	"tollgate/xds/ledger"
 	"tollgate/xds/push"
 	"tollgate/xds/store"
+	"tollgate/xds/trust"
 )
 
 // Config is what a control plane is started with.
 type Config struct {
-	Files         *files.Set // the gateway file
-	DataDir       string     // state; it must exist
-	Listener      net.Listener
-	ServerOptions []grpc.ServerOption // credentials
-	ExtAuthz      []string            // host:port of the authorization servers, as the proxies reach them
-	RateLimit     []string            // host:port of the limiters, as the proxies reach them
-	TLS           bool                // these two speak TLS
-	FreePorts     bool                // every listener of the file on a free port of loopback
-	StrictStart   bool                // a bad file is fatal at start, whatever the last good set
-	Metrics       prometheus.Registerer
-	Log           *slog.Logger
+	Files    *files.Set // the gateway file
+	DataDir  string     // state; it must exist
+	Listener net.Listener
+	// Identity is our certificate, by which members and we know each other over
+	// TCP; nil: it is plain text.
+	Identity    peer.Source
+	Authority   *trust.Authority // where members get theirs; nil: not here
+	ExtAuthz    []string         // host:port of the authorization servers, as the proxies reach them
+	RateLimit   []string         // host:port of the limiters, as the proxies reach them
+	TrustDomain string           // of these two's certificates; "": they speak plain text
+	FreePorts   bool             // every listener of the file on a free port of loopback
+	StrictStart bool             // a bad file is fatal at start, whatever the last good set
+	Metrics     prometheus.Registerer
+	Log         *slog.Logger
 }
 
 // ControlPlane is the pipeline with everything around it: the xDS server, the
@@ -45,6 +50,7 @@ type Config struct {
 type ControlPlane struct {
 	listener net.Listener
 	server   *grpc.Server
+	members  *members
 	pipeline *Pipeline
 	push     *push.Server
 	registry *discovery.Registry
@@ -62,22 +68,28 @@ func New(cfg Config) (*ControlPlane, error) {
 	if err := registry.Restore(filepath.Join(cfg.DataDir, "registry.json")); err != nil {
 		return nil, err
 	}
-	engine, err := push.New(push.Config{Log: log, Metrics: cfg.Metrics, Ledger: book})
+	engine, err := push.New(push.Config{Log: log, Metrics: cfg.Metrics, Ledger: book, Admit: trust.Admit(cfg.Identity == nil)})
 	if err != nil {
 		return nil, err
 	}
 	pipeline, err := NewPipeline(PipelineConfig{
-		Source: cfg.Files, LastGood: store.NewLastGood(cfg.DataDir, cfg.Files.Dir(), cfg.Files.Paths()), StrictStart: cfg.StrictStart, Publisher: engine, Instances: instances{registry}, ExtAuthz: cfg.ExtAuthz, RateLimit: cfg.RateLimit, TLS: cfg.TLS,
+		Source: cfg.Files, LastGood: store.NewLastGood(cfg.DataDir, cfg.Files.Dir(), cfg.Files.Paths()), StrictStart: cfg.StrictStart, Publisher: engine,
+		Instances: instances{registry}, ExtAuthz: cfg.ExtAuthz, RateLimit: cfg.RateLimit, TrustDomain: cfg.TrustDomain,
 		Port: newPorts(cfg.FreePorts).of, Metrics: cfg.Metrics, Log: log,
 	})
 	if err != nil {
 		return nil, errors.Join(err, cfg.Listener.Close())
 	}
-	server := grpc.NewServer(append(push.ServerOptions(), cfg.ServerOptions...)...)
+	api := admin.Config{Ledger: book, Registry: registry, Served: pipeline.Served, Token: token, Now: time.Now}
+	members, credentials, err := open(cfg, api, log)
+	if err != nil {
+		return nil, errors.Join(err, cfg.Listener.Close())
+	}
+	server := grpc.NewServer(append(push.ServerOptions(), grpc.Creds(credentials))...)
 	engine.Register(server)
 	return &ControlPlane{
-		listener: cfg.Listener, server: server, pipeline: pipeline, push: engine, registry: registry,
-		admin: admin.New(admin.Config{Ledger: book, Registry: registry, Served: pipeline.Served, Token: token, Now: time.Now}),
+		listener: cfg.Listener, server: server, members: members, pipeline: pipeline, push: engine, registry: registry,
+		admin: admin.New(api),
 	}, nil
 }
 
@@ -89,7 +101,7 @@ func (c *ControlPlane) Run(ctx context.Context) error {
 		defer stopped()
 		return c.server.Serve(c.listener)
 	})
-	return daemon.Run(ctx, c.pipeline, c.push, c.registry, serve)
+	return daemon.Run(ctx, c.pipeline, c.push, c.registry, c.members, serve)
 }
 
 // Address is where xDS is served.

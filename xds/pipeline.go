@@ -57,7 +57,7 @@ type PipelineConfig struct {
 	Instances   Instances
 	ExtAuthz    []string // host:port of the authorization servers
 	RateLimit   []string // host:port of the limiters
-	TLS         bool     // these two speak TLS
+	TrustDomain string   // of these two's certificates; "": they speak plain text
 	// Port gives the address of a listener whose port the file leaves open: the
 	// same for the same listener, however often it is asked. nil keeps the file's.
 	Port    func(config.Listener) (netip.AddrPort, error)
@@ -297,7 +297,7 @@ func (p *Pipeline) publish(gateway *config.Gateway) (map[string]netip.AddrPort, 
 		return nil, err
 	}
 	objects, warnings := compile.Compile(gateway, compile.Scope{
-		ExtAuthz: p.cfg.ExtAuthz, RateLimit: p.cfg.RateLimit, TLS: p.cfg.TLS,
+		ExtAuthz: p.cfg.ExtAuthz, RateLimit: p.cfg.RateLimit, TrustDomain: p.cfg.TrustDomain,
 		Listeners: listeners, Instances: p.cfg.Instances.Instances(),
 	})
 	if !slices.Equal(warnings, p.said) { // an instance that registers says nothing new

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"tollgate/cmd/tollgate/fleet"
 	"tollgate/cmd/tollgate/verb"
 	"tollgate/envoy"
 	"tollgate/internal/settings"
@@ -16,7 +17,7 @@ import (
 
 func envoyVerb() *cobra.Command {
 	cmd := &cobra.Command{Use: "envoy", Short: "Get an Envoy, print a bootstrap for a proxy elsewhere, tell the version"}
-	return verb.Parent(cmd, envoyInstall(), envoyBootstrap(), envoyVersion())
+	return verb.Parent(cmd, envoyInstall(), envoyBootstrap(), fleet.RunEnvoy(), envoyVersion())
 }
 
 func envoyInstall() *cobra.Command {
@@ -88,11 +89,14 @@ func envoyBootstrap() *cobra.Command {
 				return settings.Usagef("--%s names no control plane: write host:port", settings.XDSServers)
 			}
 			b := envoy.Bootstrap{
-				NodeID: s.Text(settings.NodeID), Zone: s.Text("zone"),
+				Zone:       s.Text("zone"),
 				XDSServers: s.List(settings.XDSServers), AdminAddress: s.Text(settings.EnvoyAdmin),
 			}
-			if ca := s.Text(settings.TLSCA); ca != "" {
-				b.TLS = &envoy.ClientTLS{CA: ca, Cert: s.Text(settings.TLSCert), Key: s.Text(settings.TLSKey)}
+			if b.TrustDomain, b.NodeID, err = fleet.ProxyFiles(s, "."); err != nil {
+				return err
+			}
+			if id := s.Text(settings.NodeID); b.NodeID == "" {
+				b.NodeID = id
 			}
 			if b.NodeID == "" {
 				if b.NodeID, err = os.Hostname(); err != nil {
@@ -112,9 +116,7 @@ func envoyBootstrap() *cobra.Command {
 	f.String(settings.EnvoyAdmin, "127.0.0.1:9901", "`ADDRESS` of Envoy's own admin, loopback only")
 	f.String(settings.NodeID, "", "unique `NAME` of the proxy (default: the host's name)")
 	f.String("zone", "", "availability `ZONE` of the proxy")
-	f.String(settings.TLSCA, "", "CA `FILE` that the control plane's certificate comes from, on the proxy's machine")
-	f.String(settings.TLSCert, "", "client certificate `FILE`")
-	f.String(settings.TLSKey, "", "client key `FILE`")
+	settings.TLSFlags(f)
 	return cmd
 }
 

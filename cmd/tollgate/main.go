@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"tollgate/cmd/tollgate/fleet"
 	"tollgate/cmd/tollgate/keys"
 	"tollgate/cmd/tollgate/service"
 	"tollgate/cmd/tollgate/verb"
@@ -47,7 +48,7 @@ func rootCommand() *cobra.Command {
 	settings.Persistent(root.PersistentFlags())
 	root.AddCommand(
 		runVerb(), xdsVerb(), extauthzVerb(), ratelimitVerb(), service.Command(),
-		validateVerb(), statusVerb(), readyVerb(), keys.Command(), envoyVerb(),
+		validateVerb(), statusVerb(), readyVerb(), keys.Command(), envoyVerb(), fleet.JoinToken(), fleet.CA(),
 	)
 	return root
 }

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"tollgate/cmd/tollgate/demo"
+	"tollgate/cmd/tollgate/fleet"
 	"tollgate/cmd/tollgate/verb"
 	"tollgate/envoy"
 	"tollgate/extauthz"
@@ -59,6 +60,7 @@ func runVerb() *cobra.Command {
 type stack struct {
 	settings   settings.Settings
 	log        *slog.Logger
+	trust      *fleet.Trust
 	metrics    *prometheus.Registry
 	listeners  addresses
 	control    *xds.ControlPlane
@@ -134,7 +136,10 @@ func (t *stack) build(ctx context.Context) error {
 			return err
 		}
 	}
-	t.control, err = controlPlane(t.at(t.listeners.xds), t.files, []string{t.listeners.authz.Addr().String()}, []string{t.listeners.limits.Addr().String()})
+	if t.trust, err = fleet.OneMachine(s, t.log, s.Address(settings.XDSAddress), s.Address(settings.AuthzAddress), s.Address(settings.LimitAddress)); err != nil {
+		return err
+	}
+	t.control, err = controlPlane(t.at(t.listeners.xds), t.files, nil, []string{t.listeners.authz.Addr().String()}, []string{t.listeners.limits.Addr().String()})
 	if err != nil {
 		return err
 	}
@@ -154,7 +159,7 @@ func (t *stack) build(ctx context.Context) error {
 }
 
 func (t *stack) at(l net.Listener) place {
-	return place{settings: t.settings, dataDir: t.dataDir, listener: l, log: t.log, metrics: t.metrics}
+	return place{settings: t.settings, trust: t.trust, dataDir: t.dataDir, listener: l, log: t.log, metrics: t.metrics}
 }
 
 func (t *stack) roles() error {
@@ -163,10 +168,7 @@ func (t *stack) roles() error {
 	if err != nil {
 		return err
 	}
-	authz, err := authzConfig(t.at(t.listeners.authz), xdsServers, key)
-	if err != nil {
-		return err
-	}
+	authz := authzConfig(t.at(t.listeners.authz), xdsServers, key)
 	authz.KeysPath, authz.KeysBase = s.Text(settings.Keys), t.files.Dir()
 	if s.On(settings.Demo) {
 		if t.demo, err = demo.New(t.control.Gateway(), t.dataDir, t.log); err != nil {
@@ -177,11 +179,7 @@ func (t *stack) roles() error {
 	if t.authz, err = extauthz.New(authz); err != nil {
 		return err
 	}
-	limits, err := limitConfig(t.at(t.listeners.limits), xdsServers)
-	if err != nil {
-		return err
-	}
-	t.limits, err = ratelimit.New(limits)
+	t.limits, err = ratelimit.New(limitConfig(t.at(t.listeners.limits), xdsServers))
 	return err
 }
 
@@ -207,9 +205,6 @@ func (t *stack) proxy(ctx context.Context) error {
 	}
 	t.envoyAdmin = admin
 	b := envoy.Bootstrap{NodeID: id, XDSServers: []string{t.control.Address().String()}, AdminAddress: admin}
-	if ca := s.Text(settings.TLSCA); ca != "" {
-		b.TLS = &envoy.ClientTLS{CA: ca, Cert: s.Text(settings.TLSCert), Key: s.Text(settings.TLSKey)}
-	}
 	t.envoy, err = envoy.NewSupervisor(envoy.SupervisorConfig{
 		Path: path, Dir: t.dataDir, Bootstrap: b, Concurrency: s.Number(settings.Workers), Output: os.Stderr, Log: t.log.With("component", "envoy"),
 	})
@@ -234,15 +229,15 @@ func (t *stack) start(ctx context.Context) error {
 	if t.demo != nil {
 		group.Go(func() error { return t.demo.Start(ctx, "http://"+t.listeners.admin.Addr().String()) })
 	}
-	group.Go(func() error { return await(ctx, t.authz.Ready) })
-	group.Go(func() error { return await(ctx, t.limits.Ready) })
+	group.Go(func() error { return verb.Await(ctx, t.authz.Ready) })
+	group.Go(func() error { return verb.Await(ctx, t.limits.Ready) })
 	if t.envoy != nil {
 		want := len(t.control.Listeners())
-		group.Go(func() error { return await(ctx, func() error { return t.envoy.Ready(ctx, want) }) })
+		group.Go(func() error { return verb.Await(ctx, func() error { return t.envoy.Ready(ctx, want) }) })
 	}
 	err := group.Wait()
 	if err == nil && t.demo != nil && t.envoy != nil {
-		err = await(outer, func() error { return t.envoy.Serves(outer, t.instances()) })
+		err = verb.Await(outer, func() error { return t.envoy.Serves(outer, t.instances()) })
 	}
 	if err != nil {
 		return fmt.Errorf("not ready after %s: %w", readyWithin, err)

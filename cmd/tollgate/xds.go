@@ -8,13 +8,14 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
-	"google.golang.org/grpc"
 
+	"tollgate/cmd/tollgate/fleet"
 	"tollgate/cmd/tollgate/verb"
 	"tollgate/internal/daemon"
 	"tollgate/internal/settings"
 	"tollgate/xds"
 	"tollgate/xds/files"
+	"tollgate/xds/trust"
 )
 
 func xdsVerb() *cobra.Command {
@@ -24,6 +25,9 @@ func xdsVerb() *cobra.Command {
 	}
 	f := cmd.Flags()
 	settings.Common(f, "127.0.0.1:9900")
+	settings.TLSFlags(f)
+	settings.CAFlags(f)
+	f.Duration(settings.CertTTL, trust.DefaultTTL, "how long members' certificates are good for; they are renewed at half of it")
 	settings.FileFlag(f)
 	settings.DataFlag(f)
 	f.String(settings.XDSAddress, "127.0.0.1:18000", "`ADDRESS` of xDS")
@@ -61,14 +65,18 @@ func runXDS(cmd *cobra.Command, _ []string) error {
 		return err
 	}
 	metrics := daemon.NewRegistry()
-	p := place{settings: s, dataDir: dataDir, listener: listener, log: log, metrics: metrics}
-	c, err := controlPlane(p, set, s.List(settings.AuthzServers), s.List(settings.LimitServers))
+	who, authority, err := fleet.ControlPlane(s, dataDir, s.Address(settings.XDSAddress), log)
+	if err != nil {
+		return err
+	}
+	p := place{settings: s, trust: who, dataDir: dataDir, listener: listener, log: log, metrics: metrics}
+	c, err := controlPlane(p, set, authority, s.List(settings.AuthzServers), s.List(settings.LimitServers))
 	if err != nil {
 		return err
 	}
 	adminServer := daemon.NewAdmin(daemon.AdminConfig{
 		Listener: adminListener, Metrics: metrics, Log: log, Routes: map[string]http.Handler{"/v1/": c.Admin()},
-		Readiness: func() ([]string, error) { return c.Faults(), nil },
+		Readiness: func() ([]string, error) { return append(c.Faults(), who.Faults()...), nil },
 	})
 	announce := daemon.RunnerFunc(func(context.Context) error {
 		return sayRole(cmd.OutOrStdout(), s.On(settings.JSON), "xds", c.Address().String(), adminListener.Addr().String())
@@ -81,6 +89,7 @@ func runXDS(cmd *cobra.Command, _ []string) error {
 // bound address, its log, its metrics.
 type place struct {
 	settings settings.Settings
+	trust    *fleet.Trust
 	dataDir  string
 	listener net.Listener
 	log      *slog.Logger
@@ -98,15 +107,11 @@ func gatewayFiles(s settings.Settings) (set *files.Set, dataDir string, err erro
 
 // controlPlane makes the control plane of the settings; extauthz and ratelimit
 // are the addresses of our own roles, as the proxies reach them.
-func controlPlane(p place, set *files.Set, extauthz, ratelimit []string) (*xds.ControlPlane, error) {
-	s := p.settings
-	creds, err := s.ServerCredentials(settings.XDSAddress)
-	if err != nil {
-		return nil, err
-	}
+func controlPlane(p place, set *files.Set, authority *trust.Authority, extauthz, ratelimit []string) (*xds.ControlPlane, error) {
 	return xds.New(xds.Config{
-		Files: set, DataDir: p.dataDir, Listener: p.listener, ServerOptions: []grpc.ServerOption{creds},
-		ExtAuthz: extauthz, RateLimit: ratelimit, TLS: s.Text(settings.TLSCert) != "", FreePorts: s.On(settings.FreePorts), StrictStart: s.On(settings.StrictStart),
+		Files: set, DataDir: p.dataDir, Listener: p.listener, Identity: p.trust.Source, Authority: authority,
+		ExtAuthz: extauthz, RateLimit: ratelimit, TrustDomain: p.trust.Domain,
+		FreePorts: p.settings.On(settings.FreePorts), StrictStart: p.settings.On(settings.StrictStart),
 		Metrics: p.metrics, Log: p.log,
 	})
 }

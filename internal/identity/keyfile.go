@@ -30,9 +30,10 @@ func LoadOrCreateKey(path string) (ed25519.PrivateKey, error) {
 	return LoadKey(path)
 }
 
-// LoadOrCreatePublished is LoadOrCreateKey that also puts the public half beside
-// the key, as identity.jwks, where services on this machine find it.
-func LoadOrCreatePublished(path string) (ed25519.PrivateKey, error) {
+// LoadOrCreatePublished is LoadOrCreateKey that also puts the public half where
+// services find it: at public, or, when that is empty, beside the key as
+// identity.jwks.
+func LoadOrCreatePublished(path, public string) (ed25519.PrivateKey, error) {
 	key, err := LoadOrCreateKey(path)
 	if err != nil {
 		return nil, err
@@ -45,7 +46,10 @@ func LoadOrCreatePublished(path string) (ed25519.PrivateKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	return key, renameio.WriteFile(filepath.Join(filepath.Dir(path), "identity.jwks"), set, 0o644)
+	if public == "" {
+		public = filepath.Join(filepath.Dir(path), "identity.jwks")
+	}
+	return key, renameio.WriteFile(public, set, 0o644, renameio.IgnoreUmask())
 }
 
 // LoadKey reads a signing key: PEM, PKCS #8, Ed25519.

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -47,12 +48,17 @@ const (
 	Demo         = "demo"
 	Keys         = "keys"
 	IdentityKey  = "identity-key"
+	IdentityJWKS = "identity-jwks"
 	NodeID       = "node-id"
 	StrictStart  = "strict-start"
 	Insecure     = "insecure"
 	TLSCert      = "tls-cert"
 	TLSKey       = "tls-key"
 	TLSCA        = "tls-ca"
+	Join         = "join"
+	CACert       = "ca-cert"
+	CAKey        = "ca-key"
+	CertTTL      = "certificate-ttl"
 )
 
 // Common adds the flags that every long-lived verb has.
@@ -61,9 +67,24 @@ func Common(f *pflag.FlagSet, admin string) {
 	f.Bool(JSON, false, "print one line of JSON on stdout when ready")
 	f.String(AdminAddress, admin, "`ADDRESS` of /healthz, /readyz, /metrics and the operator's API")
 	f.Bool(Insecure, false, "allow plain text off loopback")
-	f.String(TLSCert, "", "certificate chain `FILE` (PEM) of xDS, ext_authz and rate limit")
-	f.String(TLSKey, "", "private key `FILE` (PEM)")
-	f.String(TLSCA, "", "CA `FILE` (PEM) that clients and servers of these must show a certificate of")
+}
+
+// TLSFlags adds those of certificates of one's own, which stand in for --join.
+func TLSFlags(f *pflag.FlagSet) {
+	f.String(TLSCert, "", "certificate chain `FILE` (PEM) that names spiffe://DOMAIN/ROLE/NAME, instead of one of tollgate's CA")
+	f.String(TLSKey, "", "its private key `FILE` (PEM)")
+	f.String(TLSCA, "", "`FILE` of the roots (PEM) that the others' certificates come from")
+}
+
+// JoinFlag adds --join.
+func JoinFlag(f *pflag.FlagSet) {
+	f.String(Join, "", "`TOKEN` of `tollgate join-token`, or file:PATH, for a certificate of the control plane's CA")
+}
+
+// CAFlags add those of the CA.
+func CAFlags(f *pflag.FlagSet) {
+	f.String(CACert, "", "CA `FILE` (PEM) that signs members' certificates (default: one of our own in the data folder)")
+	f.String(CAKey, "", "its private key `FILE` (PEM)")
 }
 
 // Persistent adds the flag that every verb has, to the root of all.
@@ -183,6 +204,15 @@ func (s Settings) Number(flag string) int {
 		return 0
 	}
 	return n
+}
+
+// Span is the value of a duration.
+func (s Settings) Span(flag string) time.Duration {
+	d, err := s.flags.GetDuration(flag)
+	if err != nil {
+		return 0
+	}
+	return d
 }
 
 // List takes "a,b", a YAML list and repeated flags alike.

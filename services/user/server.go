@@ -5,6 +5,7 @@ package user
 
 import (
 	"context"
+	"crypto/tls"
 	"database/sql"
 	"errors"
 	"log/slog"
@@ -26,12 +27,13 @@ type Config struct {
 	DataDir       string       // the database file is shared by all instances
 	Instance      string
 	Zone          string
-	Advertise     string   // host to register when the listeners are on all interfaces
-	Audiences     []string // of the tokens that are meant for this service
-	JWKS          string   // of those tokens: file or URL
-	Registry      []string // admin addresses of the control planes
-	RegistryToken string   // file
-	ServiceName   string   // in the registry; "" is "user"
+	Advertise     string      // host to register when the listeners are on all interfaces
+	Audiences     []string    // of the tokens that are meant for this service
+	JWKS          string      // of those tokens: file or URL
+	Registry      []string    // admin addresses of the control planes
+	RegistryToken string      // file; not read when the certificate says who we are
+	RegistryTLS   *tls.Config // how to meet the registry; nil: over plain text
+	ServiceName   string      // in the registry; "" is "user"
 	Log           *slog.Logger
 	Metrics       prometheus.Registerer
 }
@@ -58,7 +60,7 @@ func New(cfg Config) (*Server, error) {
 	host, err := instance.New(instance.Config{
 		Service: cfg.ServiceName, Instance: cfg.Instance, HTTP: cfg.HTTP, GRPC: cfg.GRPC,
 		Zone: cfg.Zone, Advertise: cfg.Advertise, Audiences: cfg.Audiences, JWKS: cfg.JWKS,
-		Registry: cfg.Registry, RegistryToken: cfg.RegistryToken, Log: cfg.Log, Metrics: cfg.Metrics,
+		Registry: cfg.Registry, RegistryToken: cfg.RegistryToken, RegistryTLS: cfg.RegistryTLS, Log: cfg.Log, Metrics: cfg.Metrics,
 		Register: func(r grpc.ServiceRegistrar) { userv1.RegisterUserServiceServer(r, &grpcDoor{users: users}) },
 	})
 	if err != nil {

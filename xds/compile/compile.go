@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 
 	authzv1 "tollgate/api/authz/v1"
+	"tollgate/api/contract"
 	"tollgate/xds/compile/limiting"
 	"tollgate/xds/compile/routing"
 	"tollgate/xds/compile/upstream"
@@ -86,13 +87,13 @@ func (b *builder) edge() {
 
 // clusters adds upstreams and our own servers.
 func (b *builder) clusters() {
-	server := func(name string, hosts []string, tls bool) {
-		b.add(release.Edge, release.TypeCluster, name, upstream.Server(name, hosts, tls), config.Pos{})
+	server := func(name string, hosts []string, trustDomain, role string) {
+		b.add(release.Edge, release.TypeCluster, name, upstream.Server(name, hosts, trustDomain, role), config.Pos{})
 	}
-	server(extAuthzCluster, b.scope.ExtAuthz, b.scope.TLS)
-	server(rateLimitCluster, b.scope.RateLimit, b.scope.TLS)
+	server(extAuthzCluster, b.scope.ExtAuthz, b.scope.TrustDomain, contract.RoleExtAuthz)
+	server(rateLimitCluster, b.scope.RateLimit, b.scope.TrustDomain, contract.RoleRateLimit)
 	if b.gw.Tracing != nil {
-		server(otlpCluster, []string{b.gw.Tracing.OTLP}, false)
+		server(otlpCluster, []string{b.gw.Tracing.OTLP}, "", "")
 	}
 	for i := range b.gw.Upstreams {
 		u := &b.gw.Upstreams[i]

@@ -11,11 +11,11 @@ import (
 // Scope is what the gateway file does not say: where our own servers are and
 // which instances are registered. Same Gateway and Scope, same bytes.
 type Scope struct {
-	ExtAuthz  []string                  // host:port of the authorization servers
-	RateLimit []string                  // host:port of the limiters
-	TLS       bool                      // these two speak TLS, with the files of the proxies\' bootstrap
-	Listeners map[string]netip.AddrPort // addresses that replace the file's (--free-ports, port 0)
-	Instances map[string][]Instance     // registered instances by service, sorted by ID
+	ExtAuthz    []string                  // host:port of the authorization servers
+	RateLimit   []string                  // host:port of the limiters
+	TrustDomain string                    // of these two's certificates; "": they speak plain text
+	Listeners   map[string]netip.AddrPort // addresses that replace the file's (--free-ports, port 0)
+	Instances   map[string][]Instance     // registered instances by service, sorted by ID
 }
 
 // Instance is one registered instance of a service.

@@ -15,7 +15,9 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"tollgate/api/contract"
 	"tollgate/cmd/tollgate/demo"
+	"tollgate/cmd/tollgate/fleet"
 	"tollgate/cmd/tollgate/verb"
 	"tollgate/internal/daemon"
 	"tollgate/internal/settings"
@@ -33,7 +35,7 @@ func Command() *cobra.Command {
 				return user.New(user.Config{
 					HTTP: p.http, GRPC: p.grpc, DataDir: p.s.Text(settings.DataDir), Instance: p.instance, Zone: p.s.Text("zone"), Advertise: p.s.Text("advertise"),
 					Audiences: p.s.List("audience"), JWKS: p.jwks, Registry: p.s.List("registry"),
-					RegistryToken: p.token, Log: p.log, Metrics: p.metrics,
+					RegistryToken: p.token, RegistryTLS: p.trust.Web(), Log: p.log, Metrics: p.metrics,
 				})
 			})
 		}),
@@ -46,7 +48,7 @@ func Command() *cobra.Command {
 				return order.New(order.Config{
 					HTTP: p.http, GRPC: p.grpc, DataDir: p.s.Text(settings.DataDir), Instance: p.instance, Zone: p.s.Text("zone"), Advertise: p.s.Text("advertise"),
 					Audiences: p.s.List("audience"), JWKS: p.jwks, Registry: p.s.List("registry"),
-					RegistryToken: p.token, UserGRPC: p.s.List("user-grpc"), Log: p.log, Metrics: p.metrics,
+					RegistryToken: p.token, RegistryTLS: p.trust.Web(), UserGRPC: p.s.List("user-grpc"), Log: p.log, Metrics: p.metrics,
 				})
 			})
 		}),
@@ -64,9 +66,12 @@ func flags(f *pflag.FlagSet) {
 	f.String("instance", "", "unique `NAME` of this instance (default: the host's name and port)")
 	f.String("zone", "", "availability `ZONE`")
 	f.String("advertise", "", "`HOST` that proxies reach this instance at, when it listens on every interface")
-	f.StringSlice("registry", nil, "admin addresses of the control planes, `http://host:port,…`")
+	f.StringSlice("registry", nil, "control planes, `https://host:port,…` of xDS for who joined, http:// of the admin address on one machine")
+	settings.TLSFlags(f)
+	settings.JoinFlag(f)
+	f.Bool(settings.Insecure, false, "allow plain text off loopback")
 	f.String("registry-token", "", "`FILE` with the registry's token (default: registry.token in the data folder)")
-	f.String("identity-jwks", "", "`FILE` or URL of the keys that sign x-auth-token (default: identity.jwks in the data folder)")
+	f.String(settings.IdentityJWKS, "", "`FILE` or URL of the keys that sign x-auth-token (default: identity.jwks in the data folder)")
 	f.StringSlice("audience", nil, "accepted audiences of x-auth-token: the `upstreams` that lead here")
 }
 
@@ -77,6 +82,7 @@ type place struct {
 	instance   string
 	jwks       string // file or URL
 	token      string // file
+	trust      *fleet.Trust
 	log        *slog.Logger
 	metrics    prometheus.Registerer
 }
@@ -103,11 +109,14 @@ func serve(cmd *cobra.Command, name string, build func(place) (daemon.Runner, er
 		return err
 	}
 	p.log = log.With("component", name, "node", p.instance)
-	if p.jwks = s.Text("identity-jwks"); p.jwks == "" {
+	if p.jwks = s.Text(settings.IdentityJWKS); p.jwks == "" {
 		p.jwks = filepath.Join(s.Text(settings.DataDir), "identity.jwks")
 	}
 	if p.token = s.Text("registry-token"); p.token == "" {
 		p.token = filepath.Join(s.Text(settings.DataDir), "registry.token")
+	}
+	if p.trust, err = fleet.Of(ctx, s, contract.RoleService, filepath.Join(s.Text(settings.DataDir), "instance", p.instance), p.log, fleet.Hosts(s)...); err != nil {
+		return err
 	}
 	server, err := build(p)
 	if err != nil {
@@ -118,7 +127,7 @@ func serve(cmd *cobra.Command, name string, build func(place) (daemon.Runner, er
 		demo.Instance
 	}{true, demo.Instance{Service: name, PID: os.Getpid(), HTTP: p.http.Addr().String(), GRPC: p.grpc.Addr().String()}}
 	// The listeners are bound: whoever connects from now on is answered.
-	return errors.Join(json.NewEncoder(cmd.OutOrStdout()).Encode(ready), daemon.Run(ctx, server, hangup.Runner(p.log)))
+	return errors.Join(json.NewEncoder(cmd.OutOrStdout()).Encode(ready), daemon.Run(ctx, server, p.trust, hangup.Runner(p.log)))
 }
 
 func instanceName(s settings.Settings, l net.Listener) (string, error) {

@@ -5,6 +5,7 @@ package instance
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -43,6 +44,7 @@ type Config struct {
 	JWKS          string                // file or URL
 	Registry      []string              // admin addresses of the control planes
 	RegistryToken string                // file
+	RegistryTLS   *tls.Config           // nil: plain text
 	Log           *slog.Logger          // carries component and node
 	Metrics       prometheus.Registerer // nil: none are shared; one that can gather is served at /metrics
 	Register      func(grpc.ServiceRegistrar)
@@ -153,7 +155,7 @@ func announcer(cfg Config) (*registry.Client, error) {
 		return nil, err
 	}
 	return registry.New(registry.Config{
-		URLs: cfg.Registry, TokenFile: cfg.RegistryToken, Instance: cfg.Instance, Zone: cfg.Zone,
+		URLs: cfg.Registry, TokenFile: cfg.RegistryToken, TLS: cfg.RegistryTLS, Instance: cfg.Instance, Zone: cfg.Zone,
 		Services: map[string]string{cfg.Service: web, cfg.Service + "-grpc": calls}, Log: cfg.Log,
 	})
 }

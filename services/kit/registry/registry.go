@@ -6,6 +6,7 @@ package registry
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -32,6 +33,7 @@ const (
 // Config says where to announce what.
 type Config struct {
 	URLs      []string          // admin addresses of the control planes; may be empty
+	TLS       *tls.Config       // says who we are, so that no token is sent; nil: the token does
 	TokenFile string            // read before every request, so it may come later or change
 	Instance  string            // unique within a service
 	Zone      string            // may be empty
@@ -66,7 +68,7 @@ func New(cfg Config) (*Client, error) {
 		cfg.Weight = 1
 	}
 	return &Client{cfg: cfg, http: &http.Client{
-		Transport: &http.Transport{MaxIdleConnsPerHost: 2, IdleConnTimeout: 30 * time.Second},
+		Transport: &http.Transport{TLSClientConfig: cfg.TLS, MaxIdleConnsPerHost: 2, IdleConnTimeout: 30 * time.Second},
 		// The token is for this address alone.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}, nil
@@ -146,7 +148,7 @@ func (c *Client) send(ctx context.Context, method, target string, body []byte, t
 	if err != nil {
 		return err
 	}
-	if c.cfg.TokenFile != "" {
+	if c.cfg.TokenFile != "" && c.cfg.TLS == nil {
 		token, err := os.ReadFile(c.cfg.TokenFile)
 		if err != nil {
 			return fmt.Errorf("registry token: %w: the control plane writes it into its data directory at start", err)

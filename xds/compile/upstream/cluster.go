@@ -205,7 +205,8 @@ func healthCheck(u *config.Upstream) *corev3.HealthCheck {
 
 // Server is the cluster of one of our own servers, tuned so that one of two
 // can be killed without a failed request (measured on 1.40).
-func Server(name string, hosts []string, tls bool) *clusterv3.Cluster {
+// In a fleet proxies know it by the role in its certificate.
+func Server(name string, hosts []string, trustDomain, role string) *clusterv3.Cluster {
 	kind := clusterv3.Cluster_STATIC
 	if slices.ContainsFunc(hosts, func(h string) bool { host, _ := SplitHostPort(h); _, err := netip.ParseAddr(host); return err != nil }) {
 		kind = clusterv3.Cluster_STRICT_DNS
@@ -228,8 +229,8 @@ func Server(name string, hosts []string, tls bool) *clusterv3.Cluster {
 			MaxConnections: field.Uint(1024), MaxPendingRequests: field.Uint(10_000), MaxRequests: field.Uint(100_000), MaxRetries: field.Uint(1000),
 		}}},
 	}
-	if tls {
-		cluster.TransportSocket = ownSocket()
+	if trustDomain != "" && !slices.ContainsFunc(hosts, func(h string) bool { return strings.HasPrefix(h, "unix:") }) {
+		cluster.TransportSocket = ownSocket(trustDomain, role)
 	}
 	return cluster
 }

@@ -6,7 +6,9 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 
+	"tollgate/api/contract"
 	"tollgate/xds/compile/field"
 	"tollgate/xds/config"
 )
@@ -42,17 +44,30 @@ func transportSocket(u *config.Upstream) *corev3.TransportSocket {
 	}
 }
 
-// ownSocket is how proxies meet our own servers over TLS: by the two static
-// secrets of their bootstrap, which name files on the proxy's machine.
-func ownSocket() *corev3.TransportSocket {
+// ownSocket is how proxies meet our own servers of a role in a fleet: by the two
+// files that every proxy has, and by the name in the server's certificate.
+func ownSocket(trustDomain, role string) *corev3.TransportSocket {
+	file := func(name string) *corev3.ConfigSource {
+		return &corev3.ConfigSource{
+			ResourceApiVersion: corev3.ApiVersion_V3,
+			ConfigSourceSpecifier: &corev3.ConfigSource_PathConfigSource{PathConfigSource: &corev3.PathConfigSource{
+				Path: contract.ProxyIdentity + "/" + name, WatchedDirectory: &corev3.WatchedDirectory{Path: contract.ProxyIdentity},
+			}},
+		}
+	}
 	return &corev3.TransportSocket{
 		Name: "envoy.transport_sockets.tls",
 		ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: field.Any(&tlsv3.UpstreamTlsContext{CommonTlsContext: &tlsv3.CommonTlsContext{
+			TlsParams:                      &tlsv3.TlsParameters{TlsMinimumProtocolVersion: tlsv3.TlsParameters_TLSv1_3, TlsMaximumProtocolVersion: tlsv3.TlsParameters_TLSv1_3},
 			AlpnProtocols:                  []string{"h2"},
-			TlsCertificateSdsSecretConfigs: []*tlsv3.SdsSecretConfig{{Name: "tollgate-client"}},
-			ValidationContextType: &tlsv3.CommonTlsContext_ValidationContextSdsSecretConfig{
-				ValidationContextSdsSecretConfig: &tlsv3.SdsSecretConfig{Name: "tollgate-ca"},
-			},
+			TlsCertificateSdsSecretConfigs: []*tlsv3.SdsSecretConfig{{Name: contract.SecretCertificate, SdsConfig: file(contract.ProxyCertificate)}},
+			ValidationContextType: &tlsv3.CommonTlsContext_CombinedValidationContext{CombinedValidationContext: &tlsv3.CommonTlsContext_CombinedCertificateValidationContext{
+				DefaultValidationContext: &tlsv3.CertificateValidationContext{MatchTypedSubjectAltNames: []*tlsv3.SubjectAltNameMatcher{{
+					SanType: tlsv3.SubjectAltNameMatcher_URI,
+					Matcher: &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: contract.SPIFFE(trustDomain, role)}},
+				}}},
+				ValidationContextSdsSecretConfig: &tlsv3.SdsSecretConfig{Name: contract.SecretRoots, SdsConfig: file(contract.ProxyRoots)},
+			}},
 		}})},
 	}
 }

@@ -1,0 +1,140 @@
+package fleet
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"tollgate/api/contract"
+	"tollgate/cmd/tollgate/verb"
+	"tollgate/envoy"
+	"tollgate/internal/daemon"
+	"tollgate/internal/settings"
+)
+
+// RunEnvoy is the verb of a proxy on a machine of its own: it joins, starts
+// Envoy, renews its certificate, and drains it when told to stop.
+func RunEnvoy() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "run", Short: "A supervised Envoy of a fleet: joins, renews its certificate, drains when told to stop", Args: cobra.NoArgs,
+		RunE: verb.Do(runEnvoy),
+	}
+	f := cmd.Flags()
+	settings.Common(f, "127.0.0.1:9904")
+	settings.TLSFlags(f)
+	settings.JoinFlag(f)
+	f.StringSlice(settings.XDSServers, nil, "control planes, `host:port,…`")
+	f.String(settings.EnvoyAdmin, "127.0.0.1:9901", "`ADDRESS` of Envoy's own admin, loopback only")
+	f.String(settings.EnvoyPath, "", "Envoy `BINARY` (also TOLLGATE_ENVOY; default: envoy on PATH, else .tools/envoy)")
+	f.Int(settings.Workers, 0, "Envoy's worker threads (default: one a core)")
+	f.String(settings.DataDir, ".tollgate", "`FOLDER` of state")
+	f.String(settings.NodeID, "", "unique `NAME` of the proxy, where no certificate says it (default: the host's name)")
+	f.String("zone", "", "availability `ZONE` of the proxy")
+	return cmd
+}
+
+func runEnvoy(cmd *cobra.Command, _ []string) error {
+	s, err := settings.Load(cmd)
+	if err != nil {
+		return err
+	}
+	log, err := s.Logger()
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(s.PlainAdmin(), s.PrivateEnvoyAdmin()); err != nil {
+		return err
+	}
+	hangup := daemon.CatchHangup() // what it reads, it watches
+	told := cmd.Context()
+	adminListener, err := daemon.Listen(told, s.Address(settings.AdminAddress), "--"+settings.AdminAddress)
+	if err != nil {
+		return err
+	}
+	log = log.With("component", "envoy")
+	proxy, who, err := newProxy(told, s, log)
+	if err != nil {
+		return err
+	}
+	ready := func() error { return proxy.Ready(told, 1) }
+	admin := daemon.NewAdmin(daemon.AdminConfig{
+		Listener: adminListener, Metrics: daemon.NewRegistry(), Log: log,
+		Readiness: func() ([]string, error) { return who.Faults(), ready() },
+	})
+	// The proxy outlives the signal until it has drained.
+	alive, end := context.WithCancel(context.WithoutCancel(told))
+	defer end()
+	stop := daemon.RunnerFunc(func(ctx context.Context) error {
+		select {
+		case <-ctx.Done(): // something failed
+		case <-told.Done():
+		}
+		admin.Stopping()
+		proxy.Stop(context.WithoutCancel(ctx))
+		end()
+		return nil
+	})
+	announce := daemon.RunnerFunc(func(ctx context.Context) error {
+		if verb.Await(ctx, ready) != nil || told.Err() != nil {
+			return nil
+		}
+		return say(cmd, s, proxy, adminListener.Addr().String())
+	})
+	return daemon.Run(alive, proxy, who, admin, stop, announce, hangup.Runner(log))
+}
+
+func say(cmd *cobra.Command, s settings.Settings, proxy *envoy.Supervisor, admin string) error {
+	if !s.On(settings.JSON) {
+		_, err := fmt.Fprintf(cmd.OutOrStdout(), "envoy is ready; admin http://%s\n", admin)
+		return err
+	}
+	return json.NewEncoder(cmd.OutOrStdout()).Encode(struct {
+		Ready bool           `json:"ready"`
+		Role  string         `json:"role"`
+		Admin string         `json:"admin"`
+		PID   int            `json:"pid"`
+		PIDs  map[string]int `json:"pids"`
+	}{true, contract.RoleEdge, admin, os.Getpid(), map[string]int{"envoy": proxy.PID()}})
+}
+
+func newProxy(ctx context.Context, s settings.Settings, log *slog.Logger) (*envoy.Supervisor, *Trust, error) {
+	path, err := envoy.Locate(ctx, s.Text(settings.EnvoyPath), ".")
+	if err != nil {
+		return nil, nil, err
+	}
+	dir, err := s.DataFolder(".")
+	if err != nil {
+		return nil, nil, err
+	}
+	who, err := Of(ctx, s, contract.RoleEdge, dir, log, s.List(settings.XDSServers)...)
+	if err != nil {
+		return nil, nil, err
+	}
+	if who.Source != nil && who.run == nil {
+		if err := who.writeProxy(dir); err != nil {
+			return nil, nil, err
+		}
+		who.run = func(ctx context.Context) error { return who.keepProxy(ctx, dir) }
+	}
+	b := envoy.Bootstrap{
+		NodeID: who.Name, Zone: s.Text("zone"), TrustDomain: who.Domain,
+		XDSServers: s.List(settings.XDSServers), AdminAddress: s.Address(settings.EnvoyAdmin),
+	}
+	if b.NodeID == "" {
+		b.NodeID = s.Text(settings.NodeID)
+	}
+	if b.NodeID == "" {
+		if b.NodeID, err = os.Hostname(); err != nil {
+			return nil, nil, err
+		}
+	}
+	proxy, err := envoy.NewSupervisor(envoy.SupervisorConfig{
+		Path: path, Dir: dir, Bootstrap: b, Concurrency: s.Number(settings.Workers), Output: os.Stderr, Log: log,
+	})
+	return proxy, who, err
+}
