@@ -87,11 +87,22 @@ func TestUpdatesAreRefusedWhole(t *testing.T) {
 	}
 }
 
+// TestShadowsAreCountedApart: what a shadow would have refused was not refused.
+func TestShadowsAreCountedApart(t *testing.T) {
+	m := newTestMetrics(t)
+	m.Refusals("a", true).Inc()
+	for mode, want := range map[string]float64{"shadow": 1, "enforced": 0} {
+		if got := testutil.ToFloat64(m.refused.WithLabelValues("a", mode)); got != want {
+			t.Errorf("%s: %v refusals, want %v", mode, got, want)
+		}
+	}
+}
+
 // TestRuleLabelsAreBounded: an operator with very many rules gets "other".
 func TestRuleLabelsAreBounded(t *testing.T) {
 	m := newTestMetrics(t)
 	for i := range 5 * maxRuleLabels {
-		m.Refused(fmt.Sprint("rule", i), i%2 == 0)
+		m.Refusals(fmt.Sprint("rule", i), i%2 == 0).Inc()
 	}
 	if n := testutil.CollectAndCount(m.refused); n < maxRuleLabels || n > 2*maxRuleLabels+2 {
 		t.Errorf("%d series", n)

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"tollgate/ratelimit/rls"
 	"tollgate/ratelimit/store"
 )
 
@@ -101,10 +102,8 @@ func (m *metrics) setDegraded(down bool) {
 	m.degraded.Set(0)
 }
 
-// Refused counts a refusal of a rule.
-func (m *metrics) Refused(rule string, shadow bool) { m.of(rule, shadow).Inc() }
-
-func (m *metrics) of(rule string, shadow bool) prometheus.Counter {
+// Refusals returns the counter of a rule's refusals.
+func (m *metrics) Refusals(rule string, shadow bool) rls.Counter {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	key := seriesKey{rule, shadow}

@@ -253,7 +253,8 @@ func TestServerFollowsTheControlPlane(t *testing.T) {
 		if err != nil || len(problems) > 0 {
 			t.Errorf("%v, %v", problems, err)
 		}
-		if n, err := testutil.GatherAndCount(lim.metrics, "tollgate_ratelimit_requests_total", "tollgate_ratelimit_refused_total", "tollgate_ratelimit_rule_updates_total"); err != nil || n != 8 {
+		// Five decisions, two results of updates, and each of the two rules.
+		if n, err := testutil.GatherAndCount(lim.metrics, "tollgate_ratelimit_requests_total", "tollgate_ratelimit_refused_total", "tollgate_ratelimit_rule_updates_total"); err != nil || n != 9 {
 			t.Errorf("%d series, %v", n, err)
 		}
 	})

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -35,21 +36,33 @@ const (
 // made once. They are shared by answers under way, so nothing writes to them.
 type book struct {
 	table *limits.Table
-	pages map[*limits.Rule]page
+	pages map[*limits.Rule]*page
 	none  *structpb.Struct
 }
 
 type page struct {
 	limit      *rlsv3.RateLimitResponse_RateLimit
 	ok, shadow *structpb.Struct
+	refused    Counter
+	last       atomic.Pointer[refusal]
 }
 
-func newBook(t *limits.Table) *book {
-	b := &book{table: t, pages: make(map[*limits.Rule]page, len(t.Rules())), none: metadata(limits.None, outcomeOK)}
+// refusal is what all refusals by one rule within one second say: whoever is
+// refused comes again at once, so it must cost less than to be admitted.
+type refusal struct {
+	second, after int64
+	body          []byte
+	metadata      *structpb.Struct
+	headers       []*corev3.HeaderValue
+}
+
+func newBook(t *limits.Table, o Observer) *book {
+	b := &book{table: t, pages: make(map[*limits.Rule]*page, len(t.Rules())), none: metadata(limits.None, outcomeOK)}
 	for _, r := range t.Rules() {
-		b.pages[r] = page{
+		b.pages[r] = &page{
 			limit: currentLimit(r),
 			ok:    metadata(r.ID, outcomeOK), shadow: metadata(r.ID, outcomeShadow),
+			refused: o.Refusals(r.ID, r.Shadow),
 		}
 	}
 	return b
@@ -166,18 +179,33 @@ func (b *book) statuses(p *plan) []*rlsv3.RateLimitResponse_DescriptorStatus {
 func retryAfter(r *engine.Reading) int64 { return max(engine.Seconds(r.RetryAfter), 1) }
 
 func (b *book) refuse(response *rlsv3.RateLimitResponse, rule *limits.Rule, r engine.Reading, now time.Time) {
-	after := retryAfter(&r)
+	after, p := retryAfter(&r), b.pages[rule]
+	said := p.last.Load()
+	if said == nil || said.second != now.Unix() || said.after != after {
+		said = newRefusal(rule, after, now)
+		p.last.Store(said)
+	}
+	response.OverallCode = rlsv3.RateLimitResponse_OVER_LIMIT
+	response.RawBody = said.body
+	response.DynamicMetadata = said.metadata
+	response.ResponseHeadersToAdd = said.headers
+}
+
+func newRefusal(rule *limits.Rule, after int64, now time.Time) *refusal {
 	message := rule.Message
 	if message == "" {
 		message = fmt.Sprintf("Too many requests: try again in %d s", after)
 	}
-	response.OverallCode = rlsv3.RateLimitResponse_OVER_LIMIT
-	response.RawBody = envelope.JSON(http.StatusTooManyRequests, "over_limit", message, "", now)
-	// Envoy knows the request's id and writes the envelope anew around this.
-	response.DynamicMetadata = metadata(rule.ID, outcomeOver)
-	response.DynamicMetadata.Fields["message"] = structpb.NewStringValue(strings.ToValidUTF8(message, "_"))
-	response.ResponseHeadersToAdd = []*corev3.HeaderValue{
-		{Key: "content-type", Value: "application/json"},
-		{Key: "retry-after", Value: strconv.FormatInt(after, 10)},
+	said := &refusal{
+		second: now.Unix(), after: after,
+		body: envelope.JSON(http.StatusTooManyRequests, "over_limit", message, "", now),
+		// Envoy knows the request's id and writes the envelope anew around this.
+		metadata: metadata(rule.ID, outcomeOver),
+		headers: []*corev3.HeaderValue{
+			{Key: "content-type", Value: "application/json"},
+			{Key: "retry-after", Value: strconv.FormatInt(after, 10)},
+		},
 	}
+	said.metadata.Fields["message"] = structpb.NewStringValue(strings.ToValidUTF8(message, "_"))
+	return said
 }

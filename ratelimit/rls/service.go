@@ -32,10 +32,13 @@ type Store interface {
 	Take(ctx context.Context, now time.Time, cells []engine.Cell) ([]engine.Reading, error)
 }
 
-// Observer is told of every limit that had something to say.
+// Observer counts the refusals of every rule, those of shadows apart.
 type Observer interface {
-	Refused(rule string, shadow bool)
+	Refusals(rule string, shadow bool) Counter
 }
+
+// Counter counts. It is for concurrent use.
+type Counter interface{ Inc() }
 
 // Service is the rate-limit service.
 type Service struct {
@@ -49,13 +52,13 @@ type Service struct {
 // time.Now outside tests.
 func New(store Store, observer Observer, now func() time.Time) *Service {
 	s := &Service{store: store, observer: observer, now: now}
-	s.book.Store(newBook(&limits.Table{}))
+	s.book.Store(newBook(&limits.Table{}, observer))
 	return s
 }
 
 // SetTable makes the service answer by a new table; requests under way end
 // with the old one.
-func (s *Service) SetTable(t *limits.Table) { s.book.Store(newBook(t)) }
+func (s *Service) SetTable(t *limits.Table) { s.book.Store(newBook(t, s.observer)) }
 
 // ShouldRateLimit decides one request.
 func (s *Service) ShouldRateLimit(ctx context.Context, req *rlsv3.RateLimitRequest) (*rlsv3.RateLimitResponse, error) {
@@ -81,7 +84,7 @@ func (s *Service) ShouldRateLimit(ctx context.Context, req *rlsv3.RateLimitReque
 	}
 	for i := range plan.readings {
 		if !plan.readings[i].Allowed {
-			s.observer.Refused(plan.rules[i].ID, plan.cells[i].Shadow)
+			book.pages[plan.rules[i]].refused.Inc()
 		}
 	}
 	return book.answer(plan, now), nil

@@ -48,12 +48,16 @@ func gcra(r *limitsv1.Rule) { r.Algorithm = limitsv1.Rule_GCRA }
 // refusals remembers what an observer is told.
 type refusals []string
 
-func (r *refusals) Refused(rule string, shadow bool) {
+func (r *refusals) Refusals(rule string, shadow bool) rls.Counter {
 	if shadow {
 		rule += " (shadow)"
 	}
-	*r = append(*r, rule)
+	return counter(func() { *r = append(*r, rule) })
 }
+
+type counter func()
+
+func (c counter) Inc() { c() }
 
 func tableOf(t testing.TB, rules ...*limitsv1.Rule) *limits.Table {
 	t.Helper()
@@ -349,6 +353,34 @@ func TestBeforeTheFirstTable(t *testing.T) {
 	s := rls.New(store.NewMemory(0), &refusals{}, time.Now)
 	if _, err := s.ShouldRateLimit(context.Background(), request("r")); status.Code(err) != codes.Unavailable {
 		t.Fatalf("error %v, want UNAVAILABLE", err)
+	}
+}
+
+// TestOverflowIsRefused: costs that add up to 2^64 are not a cost of nothing.
+func TestOverflowIsRefused(t *testing.T) {
+	s, _ := service(t, store.NewMemory(0), rule("r", 100, "hour", time.Hour))
+	req := request("r", "r")
+	for _, d := range req.Descriptors {
+		d.HitsAddend = wrapperspb.UInt64(1 << 63)
+	}
+	if answer := ask(t, s, req); answer.OverallCode != rlsv3.RateLimitResponse_OVER_LIMIT {
+		t.Errorf("%v", answer)
+	}
+}
+
+// TestRefusalIsCheaper: a refusal allocates less than an admission.
+func TestRefusalIsCheaper(t *testing.T) {
+	s, _ := service(t, store.NewMemory(0), rule("free", 1e9, "day", 24*time.Hour), rule("spent", 0, "day", 24*time.Hour))
+	allocs := func(name string, want rlsv3.RateLimitResponse_Code) float64 {
+		req := request(name)
+		if got := ask(t, s, req).OverallCode; got != want {
+			t.Fatalf("%s: %s", name, got)
+		}
+		return testing.AllocsPerRun(1000, func() { _, _ = s.ShouldRateLimit(context.Background(), req) })
+	}
+	admitted, refused := allocs("free", rlsv3.RateLimitResponse_OK), allocs("spent", rlsv3.RateLimitResponse_OVER_LIMIT)
+	if refused > admitted || admitted > 12 {
+		t.Errorf("%v allocations for an admission, %v for a refusal; want at most 12, and no more for the second", admitted, refused)
 	}
 }
 

@@ -391,6 +391,33 @@ func TestTripsAreShared(t *testing.T) {
 	})
 }
 
+// TestTripsAreFew: an admission costs one trip when it is alone, and that trip
+// one script in Redis.
+func TestTripsAreFew(t *testing.T) {
+	server := redistest.Start(t)
+	f := failover(t, newRedis(t, server.URL), nil)
+	cell := engine.Cell{Key: "k", Rate: fixed(t, 1e9, 24*time.Hour), Cost: 1}
+	take(t, f, cell)
+	before := f.Trips()
+	const requests = 100
+	for range requests {
+		take(t, f, cell)
+	}
+	if n := f.Trips() - before; n > requests {
+		t.Errorf("%d trips for %d requests one after another", n, requests)
+	}
+	if n := testing.AllocsPerRun(100, func() { take(t, f, cell) }); n > 80 {
+		t.Errorf("%v allocations for a request with a trip of its own", n)
+	}
+	for begin := time.Now(); !f.Degraded() && time.Since(begin) < time.Millisecond; {
+		cell.Rate = fixed(t, 1, 24*time.Hour)
+		take(t, f, cell)
+	}
+	if n := testing.AllocsPerRun(100, func() { take(t, f, cell) }); n > 6 {
+		t.Errorf("%v allocations for a refusal from memory", n)
+	}
+}
+
 // TestRefusalsAreRemembered: a spent counter costs a trip a second, not one a
 // request, until its window ends.
 func TestRefusalsAreRemembered(t *testing.T) {
