@@ -1,0 +1,90 @@
+package oneview_test
+
+import (
+	"regexp"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"tollgate/internal/oneview"
+)
+
+func whole(pattern string) *regexp.Regexp { return regexp.MustCompile(`^(?:` + pattern + `)$`) }
+
+// FuzzSpelling: what Envoy decides by a pattern is what Parse decides by decoded
+// names and values.
+func FuzzSpelling(f *testing.F) {
+	for _, seed := range [][3]string{
+		{"mode", "admin", "mode=admin"},
+		{"mode", "admin", "%6dode=%61dmin&a"},
+		{"a b", "c+d", "x&a+b=c%2bd"},
+		{"f[n]", "=", "f%5Bn]=="},
+		{"a=b", "", "a%3db"},
+		{"m", "é", "m=%c3%a9"},
+		{"mode", "", "mode&mode="},
+		{"m_x", "1", "+m.x=1"},
+		{"m", "1", "m[]=1"},
+		{"m", "1", "m%00x=1"},
+		{"", "", "="},
+		{"&", "&", "%26=%26"},
+	} {
+		f.Add(seed[0], seed[1], seed[2])
+	}
+	f.Fuzz(func(t *testing.T, name, value, query string) {
+		target := "/a/b?" + query
+		got, err := oneview.Parse(target)
+		if err != nil || len(name)+len(value) > 64 || name == "" || !utf8.ValidString(name) || !utf8.ValidString(value) {
+			return
+		}
+		has, equals, begins, plain, count := false, false, false, false, 0
+		for pair := range strings.SplitSeq(query, "&") {
+			if raw, v, _ := strings.Cut(pair, "="); raw == name && !strings.ContainsAny(v, "%+") {
+				plain = true
+			}
+		}
+		for _, p := range got.Parameters {
+			if p.Name == name {
+				has, count = true, count+1
+				equals = equals || p.Value == value
+				begins = begins || value != "" && strings.HasPrefix(p.Value, value)
+			}
+		}
+		for pattern, want := range map[string]bool{oneview.HasPattern(name): has, oneview.EqualsPattern(name, value): equals} {
+			if whole(pattern).MatchString(target) != want {
+				t.Errorf("%q: %s: %v, want %v: %q", target, pattern, !want, want, got.Parameters)
+			}
+		}
+		if value != "" && whole(oneview.BeginsPattern(name, value)).MatchString(target) != begins {
+			t.Errorf("%q: %q begins with %q: %v: %q", target, name, value, !begins, got.Parameters)
+		}
+		if !strings.ContainsAny(name, "&=") && whole(oneview.PlainPattern(name)).MatchString(target) != plain {
+			t.Errorf("%q: %q is plain: %v", target, name, !plain)
+		}
+		if has && !whole(oneview.AliasPattern(name)).MatchString(target) {
+			t.Errorf("%q: %q is no alias of itself", target, name)
+		}
+		if count > 1 && !whole(oneview.TwicePattern(name)).MatchString(target) {
+			t.Errorf("%q: %q is there %d times, unseen", target, name, count)
+		}
+	})
+}
+
+func TestAliases(t *testing.T) {
+	for query, want := range map[string]bool{
+		"m_x=1": true, "m.x=1": true, "m%2ex": true, "m+x=1": true, "+m_x=1": true, "%20m_x=1": true, "m_x[]=1": true, "m_x%5b0%5d=1": true, "m_x%00y=1": true, "%6d_x=1": true,
+		"m-x=1": false, "mm_x=1": false, "m_xx=1": false, "m_x%2b=1": false, "a=m_x": false,
+	} {
+		if got := whole(oneview.AliasPattern("m_x")).MatchString("/a?" + query); got != want {
+			t.Errorf("%s: an alias of m_x: %v", query, got)
+		}
+		if whole(oneview.TwicePattern("m_x")).MatchString("/a?" + query) {
+			t.Errorf("%s: twice", query)
+		}
+		if got := whole(oneview.TwicePattern("m_x")).MatchString("/a?m_x=1&b&" + query + "&c"); got != want {
+			t.Errorf("%s: the second m_x: %v", query, got)
+		}
+	}
+	if whole(oneview.TwicePattern("f[a]")).MatchString("/a?f[a]=1&f[b]=2") {
+		t.Error("f[b] is no alias of f[a]")
+	}
+}
