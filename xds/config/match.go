@@ -102,6 +102,7 @@ func (b *builder) ties(g *Gateway) {
 			routes[i].Kind, routes[i].Path = overlap.Regex, r.Match.Path
 		}
 	}
+	b.parted(g, routes)
 	for _, tie := range overlap.Find(routes) {
 		one, two := &g.Routes[tie.First], &g.Routes[tie.Second]
 		what := "the same hosts, path and methods"
@@ -110,6 +111,23 @@ func (b *builder) ties(g *Gateway) {
 		}
 		b.fault(strictyaml.Pos(two.Pos), "routes["+two.Name+"]", "ties with routes[%s] (%s:%d:%d): both have %s; give one a priority",
 			one.Name, one.Pos.File, one.Pos.Line, one.Pos.Col, what)
+	}
+}
+
+// parted warns of routes with different policies that only a condition parts.
+func (b *builder) parted(g *Gateway, routes []overlap.Route) {
+	policies := make([]string, len(g.Routes))
+	for i := range g.Routes {
+		rules := slices.Clone(g.Routes[i].Authorize)
+		for j := range rules {
+			rules[j].Pos = Pos{} // where a rule is written does not matter
+		}
+		policies[i] = fmt.Sprintf("%#v %#v", g.Routes[i].Auth, rules)
+	}
+	for _, pair := range overlap.Parted(routes, policies) {
+		one, two := &g.Routes[pair.First], &g.Routes[pair.Second]
+		b.warn(strictyaml.Pos(two.Pos), "routes["+two.Name+"]", "only a condition on the query, a header or a cookie parts it from routes[%s] (%s:%d:%d), which has another auth or authorize: "+
+			"the client chooses between the two; give both the same, and decide in authorize", one.Name, one.Pos.File, one.Pos.Line, one.Pos.Col)
 	}
 }
 

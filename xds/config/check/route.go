@@ -26,6 +26,10 @@ func retryWords() []string {
 	}
 }
 
+// maxCondition bounds what a query parameter is compared with, in bytes: Envoy
+// looks for every spelling of each, by a regular expression of bounded size.
+const maxCondition = 256
+
 // match checks hosts, methods and conditions.
 func (c *Checker) match(s *syntax.Match, path string) {
 	if s == nil {
@@ -41,6 +45,11 @@ func (c *Checker) match(s *syntax.Match, path string) {
 		var name syntax.HeaderName
 		if err := name.UnmarshalText([]byte(h.Key.V)); err != nil {
 			c.report(h.Key.Pos, path+".headers", "%v", err)
+		}
+	}
+	for _, q := range s.Query.Items {
+		if long := max(len(q.Value.Exact.V), len(q.Value.Prefix.V)); len(q.Key.V) > maxCondition/4 || long > maxCondition {
+			c.report(q.Key.Pos, path+".query", "a parameter's name has at most %d bytes, and what it is compared with %d", maxCondition/4, maxCondition)
 		}
 	}
 	for _, entry := range slices.Concat(s.Headers.Items, s.Query.Items, s.Cookies.Items) {

@@ -11,6 +11,9 @@ import (
 	"strings"
 )
 
+// maxParted bounds how many routes of one path each other one is compared with.
+const maxParted = 64
+
 // Kind is how a path is matched, as far as rank goes.
 type Kind int
 
@@ -84,6 +87,44 @@ func Find(routes []Route) []Tie {
 		}
 	}
 	return append(ties, among(order, patterns)...)
+}
+
+// Parted returns pairs of routes that only conditions on the request part, and
+// whose policies, by index equal for equal ones, differ: whether a request is one
+// or the other is then the client's choice. It returns at most one pair for each
+// route.
+func Parted(routes []Route, policies []string) []Tie {
+	type place struct{ route, policy string }
+	first := map[rank]map[place]int{}
+	var out []Tie
+	for i, r := range routes {
+		key := rank{kind: r.Kind, path: r.Path, priority: 0}
+		if r.Kind == Template {
+			key.path = shape(r)
+		}
+		found := -1
+		for _, key.listener = range r.Listeners {
+			for _, key.host = range r.Hosts {
+				if first[key] == nil {
+					first[key] = map[place]int{}
+				}
+				for p, other := range first[key] {
+					if p.policy != policies[i] && p.route != r.Conditions && routes[other].Methods&r.Methods != 0 && (found < 0 || other < found) {
+						found = other
+					}
+				}
+				if mine := (place{r.Conditions, policies[i]}); len(first[key]) < maxParted {
+					if _, ok := first[key][mine]; !ok {
+						first[key][mine] = i
+					}
+				}
+			}
+		}
+		if found >= 0 {
+			out = append(out, Tie{found, i})
+		}
+	}
+	return out
 }
 
 // among compares regexes of one length: longer ones go first, so only these can

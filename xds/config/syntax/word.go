@@ -258,6 +258,9 @@ func normal(path string) (string, error) {
 			return "", fmt.Errorf("%q can never match: requests have no //, /./ and /../ when they are matched", path)
 		}
 	}
+	if !strings.Contains(path, "%") {
+		return path, nil
+	}
 	_, err := oneview.Parse(strings.NewReplacer("{", "", "}", "").Replace(path))
 	if err != nil {
 		return "", fmt.Errorf("%q can never match: requests that escape %%, /, control characters or what may stand bare are refused", path)
