@@ -59,7 +59,7 @@ func (b Bootstrap) JSON() ([]byte, error) {
 		Admin: &bootstrapv3.Admin{Address: admin},
 		LayeredRuntime: &bootstrapv3.LayeredRuntime{Layers: []*bootstrapv3.RuntimeLayer{
 			{Name: "base", LayerSpecifier: &bootstrapv3.RuntimeLayer_StaticLayer{StaticLayer: &structpb.Struct{
-				Fields: map[string]*structpb.Value{"re2.max_program_size.error_level": structpb.NewNumberValue(1000)},
+				Fields: map[string]*structpb.Value{"re2.max_program_size.error_level": structpb.NewNumberValue(5000)},
 			}}},
 			{Name: "rtds", LayerSpecifier: &bootstrapv3.RuntimeLayer_RtdsLayer_{RtdsLayer: rtds}},
 			{Name: "admin", LayerSpecifier: &bootstrapv3.RuntimeLayer_AdminLayer_{AdminLayer: &bootstrapv3.RuntimeLayer_AdminLayer{}}},

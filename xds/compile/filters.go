@@ -37,7 +37,7 @@ const floodAddresses = 50_000
 // filters are those of a listener. What routes decide is not here: an edit of
 // this list reconnects every client.
 func (b *builder) filters(l *config.Listener) []*hcmv3.HttpFilter {
-	out := []*hcmv3.HttpFilter{filter(guard.Filter, guard.Every()), filter(routing.CORSFilter, &corsv3.Cors{})}
+	out := append(guards(), filter(routing.CORSFilter, &corsv3.Cors{}))
 	if l.Flood != nil {
 		out = append(out, filter(floodFilter, flood(l.Flood)))
 	}
@@ -67,6 +67,14 @@ func (b *builder) filters(l *config.Listener) []*hcmv3.HttpFilter {
 		out = append(out, filter(routing.HeaderMutationFilter, &headerv3.HeaderMutation{}))
 	}
 	return append(out, filter(routerFilter, &routerv3.Router{}))
+}
+
+// guards stand before all else; those of hosts sleep until a virtual host wakes
+// them.
+func guards() []*hcmv3.HttpFilter {
+	names, lines := filter(guard.NamesFilter, guard.Names()), filter(guard.LinesFilter, guard.Lines())
+	names.Disabled, lines.Disabled = true, true
+	return []*hcmv3.HttpFilter{filter(guard.Filter, guard.Every()), names, lines}
 }
 
 // trailerStrips are the names that nobody may say in trailers either.

@@ -149,3 +149,101 @@ routes:
 		t.Error("routes change the listener")
 	}
 }
+
+const conditioned = `
+version: 1
+listeners: [{name: http, address: ADDRESS, plaintext: true}]
+access_log: none
+identity: {api_keys: {header: x-api-key, store: file:keys.yaml}}
+tenants: [{name: "*"}]
+upstreams: [{name: a, endpoints: [BACKEND]}]
+routes:
+  - {name: admin, match: {path: {prefix: /x}, query: {admin: "1"}}, auth: api_key, upstream: a}
+  - {name: filter, match: {path: {prefix: /x}, query: {"filter[role]": {prefix: "ro ot"}}}, auth: api_key, upstream: a}
+  - {name: user, match: {path: {prefix: /x}, query: {user: {regex: "ro+t"}}}, auth: api_key, upstream: a}
+  - {name: debug, match: {path: {prefix: /x}, query: {debug: {present: true}}}, auth: api_key, upstream: a}
+  - {name: header, match: {path: {prefix: /x}, headers: {x-mode: admin}}, auth: api_key, upstream: a}
+  - {name: cookie, match: {path: {prefix: /x}, cookies: {mode: admin}}, auth: api_key, upstream: a}
+  - {name: lax, match: {path: {prefix: /x}}, auth: public, upstream: a}
+  - {name: other, match: {hosts: [other.test], path: {prefix: /y}}, auth: public, upstream: a}
+  - {name: not, match: {path: {prefix: /not}, query: {lax: {present: false}}}, auth: api_key, upstream: a}
+  - {name: lax2, match: {path: {prefix: /not}}, auth: public, upstream: a}
+`
+
+// TestConditionsAreBoundaries (S4): a condition on the query, a header or a
+// cookie parts a strict route from a lax one for every spelling; 401 says that
+// the strict one took the request, 200 the lax one.
+func TestConditionsAreBoundaries(t *testing.T) {
+	s, address := serve(t)
+	e := behave(t, conditioned, map[string]string{"BACKEND": backend(t, "a")}, address, address)
+	for _, test := range []struct {
+		target  string
+		headers []string
+		status  int
+	}{
+		{"/x", nil, 200},
+		{"/x?admin=0", nil, 200},
+		{"/x?admin=11&x=admin=1", nil, 200},
+		{"/x?a=1&a=2&b", nil, 200}, // twice, but nobody looks
+		{"/x?admin=1", nil, 401},
+		{"/x?a&admin=1&b", nil, 401},
+		{"/x?%61dmin=1", nil, 401},
+		{"/x?admin=%31", nil, 401},
+		{"/x?%61%64%6D%69%6e=%31", nil, 401},
+		{"/x?admin=0&admin=1", nil, 400},
+		{"/x?admin=1&admin=0", nil, 400},
+		{"/x?%61dmin=1&admin=0", nil, 400},
+		{"/x?admin&admin", nil, 400},
+		{"/x?a=1;admin=1", nil, 400},
+		{"/x?admin=1%zz", nil, 400},
+		{"/x?+admin=1", nil, 400}, // PHP drops the space
+		{"/x?admin[]=1", nil, 400},
+		{"/x?admin%5B%5D=1", nil, 400},
+		{"/x?admin%00=1", nil, 400},
+		{"/x?filter[role]=ro+ot1", nil, 401},
+		{"/x?filter%5Brole%5D=ro%20ot", nil, 401},
+		{"/x?filter%5Brole%5D=root&filter%5Bname%5D=a", nil, 200},
+		{"/x?user=roooot", nil, 401},
+		{"/x?user=ann", nil, 200},
+		{"/x?user=ann%2Fbob", nil, 400}, // a pattern sees no escapes
+		{"/x?user=ro%6ft", nil, 400},
+		{"/x?%75ser=root", nil, 400},
+		{"/x?debug", nil, 401},
+		{"/x?%64ebug=", nil, 401},
+		{"/not", nil, 401},
+		{"/not?lax", nil, 200},
+		{"/not?%6cax=1", nil, 200},
+		{"/not?lax&lax", nil, 400},
+		{"/x", []string{"x-mode", "admin"}, 401},
+		{"/x", []string{"x-mode", "user"}, 200},
+		{"/x", []string{"x-mode", "a,b"}, 200},
+		{"/x", []string{"x-mode", "admin", "x-mode", "user"}, 400},
+		{"/x", []string{"x-mode", "user", "x-mode", "admin"}, 400},
+		{"/x", []string{"x-mode", "", "x-mode", "admin"}, 400},
+		{"/x", []string{"accept", "a", "accept", "b"}, 200},
+		{"/x", []string{"cookie", "mode=admin"}, 401},
+		{"/x", []string{"cookie", "a=1; mode=admin; b=2"}, 401},
+		{"/x", []string{"cookie", "mode=user; mode=admin"}, 400},
+		{"/x", []string{"cookie", "mode=admin;mode=user"}, 400},
+		{"/x", []string{"cookie", "a=1", "cookie", "mode=admin"}, 400},
+		{"/x", []string{"cookie", "a=1; xmode=admin"}, 200},
+		// Where nobody looks, nothing is refused.
+		{"/y?admin=1&admin=0", []string{"host", "other.test"}, 400}, // the routes of every host are this one's too
+	} {
+		s.mu.Lock()
+		s.policy = ""
+		s.mu.Unlock()
+		a := e.do("GET", test.target, nil, test.headers...)
+		if a.status != test.status {
+			t.Errorf("%s %v: %d, want %d: %s", test.target, test.headers, a.status, test.status, a.body)
+		}
+		if test.status == 400 && a.reason(t) != "bad_request" {
+			t.Errorf("%s %v: %s", test.target, test.headers, a.body)
+		}
+		s.mu.Lock()
+		if asked := s.policy != ""; asked != (test.status == 401) {
+			t.Errorf("%s %v: ext_authz was asked: %v", test.target, test.headers, asked)
+		}
+		s.mu.Unlock()
+	}
+}

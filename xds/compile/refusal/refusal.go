@@ -44,9 +44,9 @@ const finished = `response.code_details == 'direct_response' || ` +
 const limited = `response.code_details == 'request_rate_limited' && 'envoy.filters.http.ratelimit' in metadata.filter_metadata && ` +
 	`'message' in metadata.filter_metadata['envoy.filters.http.ratelimit']`
 
-// guarded is the condition for refusals of package guard, whose filters can
-// only say 403; it stands first, because the others go by status.
-const guarded = `response.code_details.startsWith('rbac_access_denied_matched_policy[guard')`
+// guarded is the condition for refusals of package guard, most of whose filters
+// can only say 403; it stands first, because the others go by status.
+const guarded = `(response.code_details.startsWith('rbac_access_denied_matched_policy[guard') || response.code_details == 'lua_response')`
 
 // grpcCall is the condition for calls of gRPC: the message of their status is
 // text.

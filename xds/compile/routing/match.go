@@ -8,6 +8,7 @@ import (
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 
+	"tollgate/internal/oneview"
 	"tollgate/xds/compile/field"
 	"tollgate/xds/config"
 )
@@ -96,11 +97,11 @@ func match(m *config.Match) *routev3.RouteMatch {
 		out.Headers = append(out.Headers, headerCondition(c))
 	}
 	for _, c := range m.Query {
-		if c.Op == config.Absent {
-			out.Headers = append(out.Headers, absentQuery(c.Name))
+		if c.Op == config.Matches {
+			out.QueryParameters = append(out.QueryParameters, queryPattern(c))
 			continue
 		}
-		out.QueryParameters = append(out.QueryParameters, queryCondition(c))
+		out.Headers = append(out.Headers, queryCondition(c))
 	}
 	for _, c := range m.Cookies {
 		out.Headers = append(out.Headers, cookieCondition(c))
@@ -130,22 +131,29 @@ func comparison(c config.Condition) *matcherv3.StringMatcher {
 	return field.Exact(c.Value)
 }
 
-func queryCondition(c config.Condition) *routev3.QueryParameterMatcher {
-	out := &routev3.QueryParameterMatcher{Name: c.Name}
-	if c.Op == config.Present {
-		out.QueryParameterMatchSpecifier = &routev3.QueryParameterMatcher_PresentMatch{PresentMatch: true}
-	} else {
-		out.QueryParameterMatchSpecifier = &routev3.QueryParameterMatcher_StringMatch{StringMatch: comparison(c)}
+// queryCondition compares decoded names and values, which Envoy's own matcher
+// of parameters cannot: it looks at the raw target, for every spelling. That
+// there is only one of the name is package guard's to see to.
+func queryCondition(c config.Condition) *routev3.HeaderMatcher {
+	pattern := oneview.HasPattern(c.Name)
+	switch c.Op {
+	case config.Equals:
+		pattern = oneview.EqualsPattern(c.Name, c.Value)
+	case config.HasPrefix:
+		pattern = oneview.BeginsPattern(c.Name, c.Value)
+	case config.Present, config.Absent, config.Matches:
 	}
-	return out
+	m := field.Header(":path", field.Pattern(pattern))
+	m.InvertMatch = c.Op == config.Absent
+	return m
 }
 
-// absentQuery looks at the raw path, because Envoy's query matcher cannot
-// invert.
-func absentQuery(name string) *routev3.HeaderMatcher {
-	m := field.Header(":path", field.Pattern(`[^?]*\?(.*&)?`+regexp.QuoteMeta(name)+`([=&].*)?`))
-	m.InvertMatch = true
-	return m
+// queryPattern compares the value as it is written: package guard refuses one
+// that is written in another way.
+func queryPattern(c config.Condition) *routev3.QueryParameterMatcher {
+	return &routev3.QueryParameterMatcher{Name: c.Name, QueryParameterMatchSpecifier: &routev3.QueryParameterMatcher_StringMatch{
+		StringMatch: field.Pattern(c.Value),
+	}}
 }
 
 // cookieCondition looks into the cookie header: a request with several lines

@@ -9,6 +9,7 @@ import (
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 
 	"tollgate/xds/compile/field"
+	"tollgate/xds/compile/guard"
 	"tollgate/xds/compile/refusal"
 	"tollgate/xds/config"
 )
@@ -55,9 +56,12 @@ func (b *Builder) virtualHosts(l *config.Listener) []*routev3.VirtualHost {
 			continue
 		}
 		vh := &routev3.VirtualHost{Name: host, Domains: []string{host}}
+		var looks guard.Host
 		for _, e := range b.ordered(entries) {
 			vh.Routes = append(vh.Routes, e.route)
+			looks.Look(&e.from.Match)
 		}
+		vh.TypedPerFilterConfig = looks.PerHost()
 		groups[key] = vh
 		out = append(out, vh)
 	}
