@@ -101,7 +101,7 @@ func TestProof07DemoInstances(t *testing.T) {
 	if err := syscall.Kill(victim.PID, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	proxy := &harness.Proxy{Process: run, Admin: run.Ready.EnvoyAdmin[len("http://"):]}
+	proxy := &harness.Proxy{Process: run, Admin: run.Ready.EnvoyAdmin}
 	took := harness.Eventually(t, 10*time.Second, "the health check takes it out", func() error {
 		if flags, there := proxy.Hosts(t, "users")[victim.HTTP]; there && flags == "healthy" {
 			return fmt.Errorf("it is %s", flags)

@@ -3,26 +3,51 @@ package envoy
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"time"
+
+	"tollgate/internal/peer"
 )
 
 // adminClient asks the proxy's own admin address. Every call has a deadline
 // and a bound on what it reads.
-type adminClient struct {
-	base string
-	http *http.Client
-}
+type adminClient struct{ http *http.Client }
 
-func newAdminClient(address string) *adminClient {
-	return &adminClient{base: "http://" + address, http: &http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}}
+const (
+	adminTimeout = time.Second
+	// A scrape of 2,500 clusters takes half a second of the proxy's main thread
+	// (measured on 1.40).
+	scrapeTimeout = 10 * time.Second
+	maxAnswer     = 8 << 20
+	maxScrape     = 64 << 20
+)
+
+func newAdminClient(address peer.Address) *adminClient {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return peer.Sockets{}.Dial(ctx, address.String())
+	}
+	return &adminClient{http: &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true, DisableCompression: true}}}
 }
 
 func (c *adminClient) do(ctx context.Context, method, path string) ([]byte, error) {
-	request, err := http.NewRequestWithContext(ctx, method, c.base+path, http.NoBody)
+	ctx, cancel := context.WithTimeout(ctx, adminTimeout)
+	defer cancel()
+	response, err := c.open(ctx, method, path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = response.Body.Close() }()
+	return io.ReadAll(io.LimitReader(response.Body, maxAnswer))
+}
+
+// open asks; an answer that is not 200 is an error.
+func (c *adminClient) open(ctx context.Context, method, path string) (*http.Response, error) {
+	request, err := http.NewRequestWithContext(ctx, method, "http://localhost"+path, http.NoBody)
 	if err != nil {
 		return nil, err
 	}
@@ -30,15 +55,29 @@ func (c *adminClient) do(ctx context.Context, method, path string) ([]byte, erro
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = response.Body.Close() }()
-	body, err := io.ReadAll(io.LimitReader(response.Body, 8<<20))
-	if err != nil {
-		return nil, err
-	}
 	if response.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("envoy's %s answered %d: %.200s", path, response.StatusCode, strings.TrimSpace(string(body)))
+		defer func() { _ = response.Body.Close() }()
+		said, err := io.ReadAll(io.LimitReader(response.Body, 200))
+		return nil, errors.Join(fmt.Errorf("envoy's %s answered %d: %q", path, response.StatusCode, strings.TrimSpace(string(said))), err)
 	}
-	return body, nil
+	return response, nil
+}
+
+// Metrics serves the proxy's own, which nobody else can ask for over its socket.
+func (s *Supervisor) Metrics() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), scrapeTimeout)
+		defer cancel()
+		response, err := s.admin.open(ctx, http.MethodGet, "/stats/prometheus")
+		if err != nil {
+			http.Error(w, "envoy does not answer", http.StatusServiceUnavailable)
+			s.cfg.Log.Warn("envoy's metrics could not be read", "err", err)
+			return
+		}
+		defer func() { _ = response.Body.Close() }()
+		w.Header().Set("Content-Type", response.Header.Get("Content-Type"))
+		_, _ = io.Copy(w, io.LimitReader(response.Body, maxScrape)) // who asked is gone, or sees a cut
+	})
 }
 
 func (c *adminClient) live(ctx context.Context) error {

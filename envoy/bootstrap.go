@@ -3,7 +3,6 @@ package envoy
 import (
 	"fmt"
 	"net"
-	"strconv"
 	"time"
 
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
@@ -21,6 +20,8 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
+
+	"tollgate/internal/peer"
 )
 
 const adsCluster = "tollgate-ads"
@@ -29,8 +30,8 @@ const adsCluster = "tollgate-ads"
 type Bootstrap struct {
 	NodeID       string
 	Zone         string
-	XDSServers   []string // host:port, tried in turn
-	AdminAddress string   // host:port, loopback
+	XDSServers   []string // host:port or unix:PATH, tried in turn
+	AdminAddress string   // host:port of loopback, or unix:PATH
 	// TrustDomain is that of the control planes' certificates: the proxy meets them
 	// over TLS, by the files that WriteIdentity makes in its working directory.
 	// Empty: plain text.
@@ -44,6 +45,9 @@ func (b Bootstrap) JSON() ([]byte, error) {
 	admin, err := address(b.AdminAddress)
 	if err != nil {
 		return nil, fmt.Errorf("--envoy-admin-address: %w", err)
+	}
+	if pipe := admin.GetPipe(); pipe != nil {
+		pipe.Mode = 0o600 // it can stop the proxy and shows what it is told
 	}
 	ads, err := b.cluster()
 	if err != nil {
@@ -92,13 +96,13 @@ func (b Bootstrap) cluster() (*clusterv3.Cluster, error) {
 		if err != nil {
 			return nil, fmt.Errorf("--xds-servers: %w", err)
 		}
-		if net.ParseIP(a.GetSocketAddress().GetAddress()) == nil {
+		if a.GetPipe() == nil && net.ParseIP(a.GetSocketAddress().GetAddress()) == nil {
 			kind = clusterv3.Cluster_STRICT_DNS
 		}
 		endpoints = append(endpoints, &endpointv3.LbEndpoint{HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{Address: a}}})
 	}
 	if len(endpoints) == 0 {
-		return nil, fmt.Errorf("--xds-servers names no control plane: write host:port")
+		return nil, fmt.Errorf("--xds-servers names no control plane: write host:port or unix:PATH")
 	}
 	options, err := anypb.New(&httpv3.HttpProtocolOptions{UpstreamProtocolOptions: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_{
 		ExplicitHttpConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig{
@@ -115,7 +119,7 @@ func (b Bootstrap) cluster() (*clusterv3.Cluster, error) {
 		LoadAssignment:                &endpointv3.ClusterLoadAssignment{ClusterName: adsCluster, Endpoints: []*endpointv3.LocalityLbEndpoints{{LbEndpoints: endpoints}}},
 		TypedExtensionProtocolOptions: map[string]*anypb.Any{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options},
 	}
-	if b.TrustDomain != "" {
+	if b.TrustDomain != "" && endpoints[0].GetEndpoint().GetAddress().GetPipe() == nil {
 		cluster.TransportSocket, err = identitySocket(b.TrustDomain)
 	}
 	return cluster, err
@@ -173,19 +177,18 @@ func keptStats() *metricsv3.StatsConfig {
 	return &metricsv3.StatsConfig{StatsMatcher: &metricsv3.StatsMatcher{StatsMatcher: &metricsv3.StatsMatcher_InclusionList{InclusionList: list}}}
 }
 
-func address(hostport string) (*corev3.Address, error) {
-	host, port, err := net.SplitHostPort(hostport)
+func address(text string) (*corev3.Address, error) {
+	a, err := peer.Parse(text)
 	if err != nil {
-		return nil, fmt.Errorf("%q is not host:port", hostport)
+		return nil, err
 	}
-	n, err := strconv.ParseUint(port, 10, 16)
-	if err != nil {
-		return nil, fmt.Errorf("%q: the port is not a number up to 65535", hostport)
+	if a.Socket() {
+		return &corev3.Address{Address: &corev3.Address_Pipe{Pipe: &corev3.Pipe{Path: a.Path}}}, nil
 	}
-	if host == "" {
-		host = "0.0.0.0"
+	if a.Host == "" {
+		a.Host = "0.0.0.0"
 	}
 	return &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
-		Address: host, PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: uint32(n)},
+		Address: a.Host, PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: uint32(a.Port)},
 	}}}, nil
 }

@@ -2,12 +2,11 @@ package envoy_test
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,6 +16,7 @@ import (
 	"time"
 
 	"tollgate/envoy"
+	"tollgate/internal/peer"
 )
 
 // binary is the real Envoy that the tests run on.
@@ -75,6 +75,7 @@ func TestBootstrapIsTakenByEnvoy(t *testing.T) {
 	for name, b := range map[string]envoy.Bootstrap{
 		"two servers": {NodeID: "edge-1", Zone: "a", XDSServers: []string{"127.0.0.1:18000", "127.0.0.2:18000"}, AdminAddress: "127.0.0.1:0"},
 		"by name":     {NodeID: "edge-1", XDSServers: []string{"xds-1:18000"}, AdminAddress: "127.0.0.1:0"},
+		"on sockets":  {NodeID: "edge-1", XDSServers: []string{"unix:/run/xds-1.sock", "unix:/run/xds-2.sock"}, AdminAddress: "unix:" + filepath.Join(t.TempDir(), "a.sock")},
 	} {
 		t.Run(name, func(t *testing.T) {
 			out, err := b.JSON()
@@ -95,7 +96,7 @@ func TestBootstrapIsTakenByEnvoy(t *testing.T) {
 func TestBootstrapNamesTheBadFlag(t *testing.T) {
 	for want, b := range map[string]envoy.Bootstrap{
 		"--xds-servers names no":                       {AdminAddress: "127.0.0.1:1"},
-		`--xds-servers: "x" is not host:port`:          {AdminAddress: "127.0.0.1:1", XDSServers: []string{"x"}},
+		`--xds-servers: "x" is neither`:                {AdminAddress: "127.0.0.1:1", XDSServers: []string{"x"}},
 		`--envoy-admin-address: "1:99999": the port i`: {AdminAddress: "1:99999", XDSServers: []string{"a:1"}},
 	} {
 		if _, err := b.JSON(); err == nil || !strings.Contains(err.Error(), want) {
@@ -107,10 +108,18 @@ func TestBootstrapNamesTheBadFlag(t *testing.T) {
 // TestSupervisorRestartsAndEnds runs the real proxy against no control plane:
 // it comes back after kill -9, and dies when it is told to.
 func TestSupervisorRestartsAndEnds(t *testing.T) {
-	admin := freeAddress(t)
-	s, err := envoy.NewSupervisor(envoy.SupervisorConfig{
+	dir, err := os.MkdirTemp("", "envoy-") //nolint:usetesting // a socket's path is short, and the test's own folders are not
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	admin, err := peer.Parse("unix:" + filepath.Join(dir, "admin.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := envoy.NewSupervisor(t.Context(), envoy.SupervisorConfig{
 		Path: binary(t), Dir: t.TempDir(), Output: io.Discard, Concurrency: 1, Log: slog.New(slog.DiscardHandler),
-		Bootstrap: envoy.Bootstrap{NodeID: "t", XDSServers: []string{freeAddress(t)}, AdminAddress: admin},
+		Bootstrap: envoy.Bootstrap{NodeID: "t", XDSServers: []string{freeAddress(t)}}, Admin: admin,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -118,12 +127,15 @@ func TestSupervisorRestartsAndEnds(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
-	waitFor(t, func() bool { return answers(t, admin) })
+	waitFor(t, func() bool { return answers(s) })
+	if info, err := os.Stat(admin.Path); err != nil || info.Mode() != os.ModeSocket|0o600 {
+		t.Errorf("the admin's socket: %v, %v; only its owner may use it", info.Mode(), err)
+	}
 	first := s.PID()
 	if err := syscall.Kill(first, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	waitFor(t, func() bool { return s.PID() != first && s.PID() != 0 && answers(t, admin) })
+	waitFor(t, func() bool { return s.PID() != first && s.PID() != 0 && answers(s) })
 	second := s.PID()
 	cancel()
 	if err := <-done; err != nil {
@@ -134,15 +146,11 @@ func TestSupervisorRestartsAndEnds(t *testing.T) {
 	}
 }
 
-func answers(t *testing.T, admin string) bool {
-	t.Helper()
-	response, err := http.Get(fmt.Sprintf("http://%s/server_info", admin))
-	if err != nil {
-		return false
-	}
-	defer response.Body.Close()
-	var info struct{ State string }
-	return json.NewDecoder(response.Body).Decode(&info) == nil
+// answers says whether the proxy serves its metrics.
+func answers(s *envoy.Supervisor) bool {
+	w := httptest.NewRecorder()
+	s.Metrics().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics/envoy", http.NoBody))
+	return w.Code == http.StatusOK && strings.Contains(w.Body.String(), "envoy_server_live")
 }
 
 func freeAddress(t *testing.T) string {

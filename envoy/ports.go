@@ -2,9 +2,11 @@ package envoy
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 
 	"tollgate/internal/daemon"
+	"tollgate/internal/peer"
 )
 
 // TryListeners binds every edge address once without SO_REUSEPORT, because
@@ -22,12 +24,18 @@ func TryListeners(ctx context.Context, listeners map[string]netip.AddrPort) erro
 	return nil
 }
 
-// SettleAddress makes port 0 a free port and proves that any other is not
-// taken; where names the setting that it comes from.
-func SettleAddress(ctx context.Context, address, where string) (string, error) {
-	l, err := daemon.Listen(ctx, address, where)
-	if err != nil {
-		return "", err
+// settleAdmin makes port 0 of the admin a free port and proves that any other
+// is not taken; a socket is claimed for the life of the supervisor.
+func settleAdmin(ctx context.Context, a peer.Address) (peer.Address, *peer.Claim, error) {
+	const where = "--envoy-admin-address"
+	if a.Socket() {
+		claim, err := peer.Take(ctx, a, where)
+		return a, claim, err
 	}
-	return l.Addr().String(), l.Close()
+	l, err := daemon.Listen(ctx, a.String(), where)
+	if err != nil {
+		return peer.Address{}, nil, err
+	}
+	settled, err := peer.Parse(l.Addr().String())
+	return settled, nil, errors.Join(err, l.Close())
 }

@@ -14,6 +14,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"tollgate/internal/peer"
 )
 
 // drainTime is what a stopping listener gives its clients to leave. With
@@ -27,12 +29,13 @@ const (
 
 // SupervisorConfig is what a supervised proxy is started with.
 type SupervisorConfig struct {
-	Path        string // the binary
-	Dir         string // where the bootstrap file is written, and WriteIdentity's are
-	Bootstrap   Bootstrap
-	Concurrency int       // workers; 0: one a core
-	Output      io.Writer // the proxy's log and access log
-	LogLevel    string    // Envoy's words; "" means warning
+	Path        string       // the binary
+	Dir         string       // where the bootstrap file is written, and WriteIdentity's are
+	Bootstrap   Bootstrap    // its AdminAddress is set by Admin
+	Admin       peer.Address // of the proxy's own admin; port 0: a free one
+	Concurrency int          // workers; 0: one a core
+	Output      io.Writer    // the proxy's log and access log
+	LogLevel    string       // Envoy's words; "" means warning
 	Log         *slog.Logger
 }
 
@@ -43,11 +46,22 @@ type Supervisor struct {
 	pid      atomic.Int64
 	stopping atomic.Bool
 	admin    *adminClient
+	claim    *peer.Claim // of the admin's socket; nil: it has a port
 }
 
-// NewSupervisor writes the bootstrap file and returns a supervisor that has not
-// started the proxy yet.
-func NewSupervisor(cfg SupervisorConfig) (*Supervisor, error) {
+// NewSupervisor settles the admin address, writes the bootstrap file and
+// returns a supervisor that has not started the proxy yet.
+func NewSupervisor(ctx context.Context, cfg SupervisorConfig) (_ *Supervisor, err error) {
+	admin, claim, err := settleAdmin(ctx, cfg.Admin)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil && claim != nil {
+			err = errors.Join(err, claim.Release())
+		}
+	}()
+	cfg.Admin, cfg.Bootstrap.AdminAddress = admin, admin.String()
 	bootstrap, err := cfg.Bootstrap.JSON()
 	if err != nil {
 		return nil, err
@@ -74,8 +88,11 @@ func NewSupervisor(cfg SupervisorConfig) (*Supervisor, error) {
 	if cfg.Concurrency > 0 {
 		args = append(args, "--concurrency", strconv.Itoa(cfg.Concurrency))
 	}
-	return &Supervisor{cfg: cfg, args: args, admin: newAdminClient(cfg.Bootstrap.AdminAddress)}, nil
+	return &Supervisor{cfg: cfg, args: args, admin: newAdminClient(admin), claim: claim}, nil
 }
+
+// Admin is where the proxy's own admin listens.
+func (s *Supervisor) Admin() peer.Address { return s.cfg.Admin }
 
 // PID is the running proxy's, or 0.
 func (s *Supervisor) PID() int { return int(s.pid.Load()) }
@@ -86,6 +103,9 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	// Pdeathsig is sent when the thread that forked ends, not the process.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
+	if s.claim != nil {
+		defer func() { _ = s.claim.Release() }()
+	}
 	const shortest, longest = 100 * time.Millisecond, 5 * time.Second
 	backoff := shortest
 	for {

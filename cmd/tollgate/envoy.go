@@ -82,15 +82,17 @@ func envoyBootstrap() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := s.PrivateEnvoyAdmin(); err != nil {
+			admin, err := s.EnvoyAdmin(s.Text(settings.DataDir))
+			if err != nil {
 				return err
 			}
-			if len(s.List(settings.XDSServers)) == 0 {
-				return settings.Usagef("--%s names no control plane: write host:port", settings.XDSServers)
+			servers, err := s.Servers(settings.XDSServers, s.Text(settings.DataDir))
+			if err != nil {
+				return err
 			}
 			b := envoy.Bootstrap{
 				Zone:       s.Text("zone"),
-				XDSServers: s.List(settings.XDSServers), AdminAddress: s.Text(settings.EnvoyAdmin),
+				XDSServers: servers, AdminAddress: admin.String(),
 			}
 			if b.TrustDomain, b.NodeID, err = fleet.ProxyFiles(s, "."); err != nil {
 				return err
@@ -112,8 +114,9 @@ func envoyBootstrap() *cobra.Command {
 		}),
 	}
 	f := cmd.Flags()
-	f.StringSlice(settings.XDSServers, []string{"127.0.0.1:18000"}, "control planes, `host:port,…`")
-	f.String(settings.EnvoyAdmin, "127.0.0.1:9901", "`ADDRESS` of Envoy's own admin, loopback only")
+	f.StringSlice(settings.XDSServers, nil, "control planes, `SERVERS` (default: the socket xds.sock in the data folder)")
+	f.String(settings.EnvoyAdmin, "", "`ADDRESS` of Envoy's own admin, loopback or a socket (default: envoy-admin.sock in the data folder)")
+	f.String(settings.DataDir, ".tollgate", "`FOLDER` of state on the proxy's machine")
 	f.String(settings.NodeID, "", "unique `NAME` of the proxy (default: the host's name)")
 	f.String("zone", "", "availability `ZONE` of the proxy")
 	settings.TLSFlags(f)

@@ -45,7 +45,22 @@ func TestExitCodesAndWords(t *testing.T) {
 	defer taken.Close()
 	valid := file(t, "gateway.yaml", good)
 	warns := file(t, "gateway.yaml", strings.ReplaceAll(good, "auth: api_key,", `auth: api_key, authorize: [{allow: '"a:b" in auth.permissions'}],`))
-	free := []string{"--free-ports", "--data-dir", t.TempDir()}
+	// A socket's path is short, and the test's own folders are not.
+	folder := func() string {
+		dir, err := os.MkdirTemp("", "verb-") //nolint:usetesting // its name would be too long
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = os.RemoveAll(dir) })
+		return dir
+	}
+	free := []string{"--free-ports", "--data-dir", folder()}
+	served := "unix:" + filepath.Join(folder(), "x.sock")
+	socket, err := net.Listen("unix", strings.TrimPrefix(served, "unix:"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer socket.Close()
 	tests := []struct {
 		name string
 		args []string
@@ -62,22 +77,28 @@ func TestExitCodesAndWords(t *testing.T) {
 		{"a strict warning", []string{"validate", "--strict", warns}, exitFailed, []string{"warning: ", "--strict"}},
 		{"run without a file", append([]string{"run"}, free...), exitUsage, []string{"-f FILE"}},
 		{"run a bad file", append([]string{"run", "-f", bad}, free...), exitFailed, []string{`did you mean "orders"?`}},
-		{"a taken port", []string{"run", "-f", valid, "--xds-address", taken.Addr().String(), "--extauthz-address", "127.0.0.1:0", "--ratelimit-address", "127.0.0.1:0", "--admin-address", "127.0.0.1:0", "--data-dir", t.TempDir()}, exitFailed, []string{"--xds-address", "taken", "--free-ports"}},
-		{"plain text off loopback", []string{"extauthz", "--extauthz-address", "0.0.0.0:0", "--admin-address", "127.0.0.1:0", "--data-dir", t.TempDir()}, exitUsage, []string{"0.0.0.0:0 is off this machine", "--join", "--tls-cert", "--insecure"}},
-		{"run off loopback", []string{"run", "-f", valid, "--xds-address", "0.0.0.0:0", "--extauthz-address", "127.0.0.1:0", "--ratelimit-address", "127.0.0.1:0", "--admin-address", "127.0.0.1:0", "--data-dir", t.TempDir()}, exitUsage, []string{"0.0.0.0:0 is off this machine", "--insecure"}},
-		{"a server that asks for no certificate", []string{"xds", "-f", valid, "--xds-address", "0.0.0.0:0", "--tls-cert", "a.pem", "--tls-key", "a.key", "--admin-address", "127.0.0.1:0", "--data-dir", t.TempDir()}, exitUsage, []string{"--tls-cert, --tls-key and --tls-ca belong together"}},
-		{"half a CA", []string{"join-token", "--role", "edge", "--name", "a", "--ca-cert", "a.pem", "--data-dir", t.TempDir()}, exitUsage, []string{"--ca-cert and --ca-key belong together"}},
-		{"a token of a role that joins nobody", []string{"join-token", "--role", "xds", "--name", "a", "--data-dir", t.TempDir()}, exitUsage, []string{`role "xds"`, "extauthz"}},
-		{"a token for nobody", []string{"join-token", "edge/a", "--data-dir", t.TempDir()}, exitUsage, []string{"ROLE/NAME=FILE"}},
-		{"an admin off loopback", []string{"xds", "-f", valid, "--xds-address", "127.0.0.1:0", "--admin-address", "0.0.0.0:0", "--data-dir", t.TempDir()}, exitUsage, []string{"--admin-address 0.0.0.0:0 is off loopback", "--insecure"}},
-		{"asking in plain text off loopback", []string{"ratelimit", "--xds-servers", "10.0.0.1:18000", "--ratelimit-address", "127.0.0.1:0", "--admin-address", "127.0.0.1:0"}, exitUsage, []string{"10.0.0.1:18000 is off this machine", "--tls-ca"}},
+		{"a taken port", []string{"run", "-f", valid, "--xds-address", taken.Addr().String(), "--insecure", "--admin-address", "127.0.0.1:0", "--data-dir", folder()}, exitFailed, []string{"--xds-address", "taken", "--free-ports"}},
+		{"a taken socket", []string{"run", "-f", valid, "--extauthz-address", served, "--admin-address", "127.0.0.1:0", "--data-dir", folder()}, exitFailed, []string{"--extauthz-address " + served, "served by another process"}},
+		{"a socket with too long a name", []string{"run", "-f", valid, "--free-ports", "--data-dir", "/tmp/" + strings.Repeat("d", 90)}, exitUsage, []string{"--xds-address: unix:/tmp/ddd", "a socket's may have 104", "--data-dir"}},
+		{"users that are none", []string{"run", "-f", valid, "--allow-uid", "envoy,-1,65534"}, exitUsage, []string{`--allow-uid "envoy": write the number`, `--allow-uid "-1"`, "--allow-uid 65534", "namespace"}},
+		{"sockets and ports", []string{"ratelimit", "--xds-servers", "unix:/run/a.sock,127.0.0.1:1", "--data-dir", folder()}, exitUsage, []string{"--xds-servers", "only sockets, or only ports"}},
+		{"plain text on loopback", []string{"run", "-f", valid, "--xds-address", "127.0.0.1:0", "--admin-address", "127.0.0.1:0", "--data-dir", folder()}, exitUsage, []string{"127.0.0.1:0 is a port", "socket", "--insecure"}},
+		{"asking in plain text on loopback", []string{"extauthz", "--xds-servers", "127.0.0.1:18000", "--admin-address", "127.0.0.1:0", "--data-dir", folder()}, exitUsage, []string{"127.0.0.1:18000 is a port", "--tls-ca"}},
+		{"plain text off loopback", []string{"extauthz", "--extauthz-address", "0.0.0.0:0", "--admin-address", "127.0.0.1:0", "--data-dir", folder()}, exitUsage, []string{"0.0.0.0:0 is a port", "--join", "--tls-cert", "--insecure"}},
+		{"run off loopback", []string{"run", "-f", valid, "--xds-address", "0.0.0.0:0", "--admin-address", "127.0.0.1:0", "--data-dir", folder()}, exitUsage, []string{"0.0.0.0:0 is a port", "--insecure"}},
+		{"a server that asks for no certificate", []string{"xds", "-f", valid, "--xds-address", "0.0.0.0:0", "--tls-cert", "a.pem", "--tls-key", "a.key", "--admin-address", "127.0.0.1:0", "--data-dir", folder()}, exitUsage, []string{"--tls-cert, --tls-key and --tls-ca belong together"}},
+		{"half a CA", []string{"join-token", "--role", "edge", "--name", "a", "--ca-cert", "a.pem", "--data-dir", folder()}, exitUsage, []string{"--ca-cert and --ca-key belong together"}},
+		{"a token of a role that joins nobody", []string{"join-token", "--role", "xds", "--name", "a", "--data-dir", folder()}, exitUsage, []string{`role "xds"`, "extauthz"}},
+		{"a token for nobody", []string{"join-token", "edge/a", "--data-dir", folder()}, exitUsage, []string{"ROLE/NAME=FILE"}},
+		{"an admin off loopback", []string{"xds", "-f", valid, "--xds-address", "127.0.0.1:0", "--admin-address", "0.0.0.0:0", "--data-dir", folder()}, exitUsage, []string{"--admin-address 0.0.0.0:0 is off loopback", "--insecure"}},
+		{"asking in plain text off loopback", []string{"ratelimit", "--xds-servers", "10.0.0.1:18000", "--admin-address", "127.0.0.1:0", "--data-dir", folder()}, exitUsage, []string{"10.0.0.1:18000 is a port", "--tls-ca"}},
 		{"an envoy that is none", append([]string{"run", "-f", valid, "--envoy-path", "/bin/true"}, free...), exitFailed, []string{"/bin/true", "TOLLGATE_ENVOY or --envoy-path"}},
-		{"envoy's admin off loopback", []string{"run", "-f", valid, "--envoy-admin-address", "0.0.0.0:0", "--xds-address", "127.0.0.1:0", "--extauthz-address", "127.0.0.1:0", "--ratelimit-address", "127.0.0.1:0", "--admin-address", "127.0.0.1:0", "--data-dir", t.TempDir()}, exitUsage, []string{"--envoy-admin-address", "loopback"}},
+		{"envoy's admin off loopback", []string{"run", "-f", valid, "--envoy-admin-address", "0.0.0.0:0", "--admin-address", "127.0.0.1:0", "--data-dir", folder()}, exitUsage, []string{"--envoy-admin-address", "loopback"}},
 		{"demo without a tenant", append([]string{"run", "--demo", "-f", file(t, "gateway.yaml", strings.ReplaceAll(good, "tenants: [{name: acme}]\n", ""))}, free...), exitFailed, []string{"first named tenant"}},
 		{"a log level that is none", append([]string{"run", "-f", valid, "--log-level", "loud"}, free...), exitUsage, []string{"--log-level", "debug, info"}},
 		{"an unknown setting", append([]string{"run", "-f", valid, "--settings", file(t, "s.yaml", "redis: x\n")}, free...), exitUsage, []string{`no setting is named "redis"`}},
 		{"status of nobody", []string{"status", "--admin-address", "127.0.0.1:1"}, exitFailed, []string{"nobody answers at --admin-address"}},
-		{"bootstrap without a server", []string{"envoy", "bootstrap", "--xds-servers", ""}, exitUsage, []string{"--xds-servers"}},
+		{"bootstrap without a port of its server", []string{"envoy", "bootstrap", "--xds-servers", "xds-1"}, exitUsage, []string{"--xds-servers"}},
 		{"a key of nobody", []string{"keys", "create", "-f", valid, "--tenant", "acne"}, exitFailed, []string{`--tenant "acne"`, "acme"}},
 		{"a key for no time", []string{"keys", "create", "-f", valid, "--tenant", "acme", "--expires", "soon"}, exitUsage, []string{"--expires", "90d"}},
 		{"an unknown verb of keys", []string{"keys", "revok", "key_1"}, exitUsage, []string{"`tollgate keys` has no \"revok\"", "create"}},
@@ -93,7 +114,7 @@ func TestExitCodesAndWords(t *testing.T) {
 		{"a server that is none", []string{"ratelimit", "--xds-servers", "127.0.0.1:1,nowhere"}, exitUsage, []string{`--xds-servers "nowhere": write host:port`}},
 		{"a socket without a path", []string{"ratelimit", "--ratelimit-address", "unix:"}, exitUsage, []string{`--ratelimit-address "unix:"`}},
 		{"two wrong addresses, told at once", []string{"ratelimit", "--ratelimit-address", "x", "--admin-address", "y"}, exitUsage, []string{`--ratelimit-address "x"`, `--admin-address "y"`}},
-		{"a bootstrap whose admin the network reaches", []string{"envoy", "bootstrap", "--envoy-admin-address", "0.0.0.0:9901"}, exitUsage, []string{"--envoy-admin-address 0.0.0.0:9901", "loopback"}},
+		{"a bootstrap whose admin the network reaches", []string{"envoy", "bootstrap", "--envoy-admin-address", "0.0.0.0:9901"}, exitUsage, []string{"--envoy-admin-address 0.0.0.0:9901", "loopback or a socket"}},
 		{"a bootstrap with an admin nowhere", []string{"envoy", "bootstrap", "--envoy-admin-address", ":9901"}, exitUsage, []string{"--envoy-admin-address :9901", "loopback"}},
 		{"status of no address", []string{"status", "--admin-address", "9900"}, exitUsage, []string{`--admin-address "9900"`}},
 		{"a settings file that is not there", []string{"validate", "--settings", "/none/s.yaml", valid}, exitUsage, []string{"--settings /none/s.yaml", "no such file"}},

@@ -120,7 +120,10 @@ func (t *stack) readiness() readiness {
 		r.Listeners[name] = scheme + "://" + address.String()
 	}
 	if t.envoy != nil {
-		r.EnvoyAdmin, r.PIDs["envoy"] = "http://"+t.envoyAdmin, t.envoy.PID()
+		r.EnvoyAdmin, r.PIDs["envoy"] = t.envoy.Admin().String(), t.envoy.PID()
+		if !t.envoy.Admin().Socket() {
+			r.EnvoyAdmin = "http://" + r.EnvoyAdmin
+		}
 	}
 	if t.demo != nil {
 		r.Instances, r.Demo = t.demo.Instances, &t.demo.Access

@@ -7,6 +7,8 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -40,7 +42,7 @@ func extauthzVerb() *cobra.Command {
 				if err != nil {
 					return nil, err
 				}
-				cfg := authzConfig(p, p.settings.List(settings.XDSServers), key)
+				cfg := authzConfig(p, p.xdsServers, key)
 				cfg.KeysPath, cfg.KeysBase = p.settings.Text(settings.Keys), "."
 				return extauthz.New(cfg)
 			})
@@ -50,8 +52,8 @@ func extauthzVerb() *cobra.Command {
 	settings.Common(f, "127.0.0.1:9902")
 	settings.TLSFlags(f)
 	settings.JoinFlag(f)
-	f.String(settings.AuthzAddress, "127.0.0.1:9001", "`ADDRESS` of ext_authz")
-	f.StringSlice(settings.XDSServers, []string{"127.0.0.1:18000"}, "control planes, `host:port,…`")
+	f.String(settings.AuthzAddress, "", "`ADDRESS` of ext_authz (default: the socket extauthz.sock in the data folder)")
+	f.StringSlice(settings.XDSServers, nil, "control planes, `SERVERS` (default: the socket xds.sock in the data folder)")
 	f.String(settings.Keys, "", "key `FILE` (default: the store that the gateway file names)")
 	f.String(settings.IdentityKey, "", "Ed25519 key `FILE` that signs x-auth-token (default: identity.key in the data folder)")
 	f.String(settings.IdentityJWKS, "", "`FILE` to publish its public half in, for services (default: identity.jwks beside it)")
@@ -65,7 +67,7 @@ func ratelimitVerb() *cobra.Command {
 		Use: "ratelimit", Short: "The rate-limit server alone, its rules over xDS", Args: cobra.NoArgs,
 		RunE: verb.Do(func(cmd *cobra.Command, _ []string) error {
 			return runRole(cmd, "ratelimit", settings.LimitAddress, func(p place) (role, error) {
-				return ratelimit.New(limitConfig(p, p.settings.List(settings.XDSServers)))
+				return ratelimit.New(limitConfig(p, p.xdsServers))
 			})
 		}),
 	}
@@ -74,8 +76,8 @@ func ratelimitVerb() *cobra.Command {
 	settings.TLSFlags(f)
 	settings.JoinFlag(f)
 	f.String(settings.DataDir, ".tollgate", "`FOLDER` of state")
-	f.String(settings.LimitAddress, "127.0.0.1:8081", "`ADDRESS` of the rate-limit service")
-	f.StringSlice(settings.XDSServers, []string{"127.0.0.1:18000"}, "control planes, `host:port,…`")
+	f.String(settings.LimitAddress, "", "`ADDRESS` of the rate-limit service (default: the socket ratelimit.sock in the data folder)")
+	f.StringSlice(settings.XDSServers, nil, "control planes, `SERVERS` (default: the socket xds.sock in the data folder)")
 	f.String(settings.RedisURL, "", "`URL` of Redis (default: counters in memory)")
 	f.String(settings.NodeID, "", "unique `NAME` of this server")
 	return cmd
@@ -96,32 +98,40 @@ func runRole(cmd *cobra.Command, name, addressFlag string, build func(place) (ro
 	}
 	hangup := daemon.CatchHangup() // what a role reads, it watches
 	ctx := cmd.Context()
-	listener, err := daemon.Listen(ctx, s.Address(addressFlag), "--"+addressFlag)
+	p := place{settings: s, dataDir: s.Text(settings.DataDir), log: log, metrics: daemon.NewRegistry()}
+	if p.xdsServers, err = s.Servers(settings.XDSServers, p.dataDir); err != nil {
+		return err
+	}
+	at, err := s.Place(addressFlag, p.dataDir)
 	if err != nil {
 		return err
 	}
-	adminListener, err := daemon.Listen(ctx, s.Address(settings.AdminAddress), "--"+settings.AdminAddress)
+	who, err := fleet.Of(ctx, s, name, p.dataDir, log, append(slices.Clone(p.xdsServers), at.String())...)
 	if err != nil {
 		return err
 	}
-	who, err := fleet.Of(ctx, s, name, s.Text(settings.DataDir), log, append(s.List(settings.XDSServers), s.Address(addressFlag))...)
+	p.trust = who
+	if p.listener, err = listen(ctx, p, addressFlag); err != nil {
+		return err
+	}
+	defer func() { _ = p.listener.Close() }() // also when it never served
+	adminListener, err := daemon.Listen(ctx, s.Admin(), "--"+settings.AdminAddress)
 	if err != nil {
 		return err
 	}
-	metrics := daemon.NewRegistry()
-	server, err := build(place{settings: s, trust: who, listener: listener, log: log, metrics: metrics})
+	server, err := build(p)
 	if err != nil {
 		return err
 	}
 	admin := daemon.NewAdmin(daemon.AdminConfig{
-		Listener: adminListener, Metrics: metrics, Log: log,
+		Listener: adminListener, Metrics: p.metrics, Log: log,
 		Readiness: func() ([]string, error) { return append(server.Faults(), who.Faults()...), server.Ready() },
 	})
 	announce := daemon.RunnerFunc(func(ctx context.Context) error {
 		if err := verb.Await(ctx, server.Ready); err != nil {
 			return nil //nolint:nilerr // told to stop before it was ready
 		}
-		return sayRole(cmd.OutOrStdout(), s.On(settings.JSON), name, listener.Addr().String(), adminListener.Addr().String())
+		return sayRole(cmd.OutOrStdout(), s.On(settings.JSON), name, p.listener.Addr().String(), adminListener.Addr().String())
 	})
 	return daemon.Run(ctx, server, who, admin, announce, hangup.Runner(log))
 }
@@ -129,14 +139,14 @@ func runRole(cmd *cobra.Command, name, addressFlag string, build func(place) (ro
 func authzConfig(p place, servers []string, key ed25519.PrivateKey) extauthz.Config {
 	return extauthz.Config{
 		Listener: p.listener, XDSServers: servers, NodeID: nodeID(p, "extauthz"), IdentityKey: key,
-		Log: p.log, Metrics: p.metrics, ServerOptions: serverOptions(p.trust), XDSDialOptions: p.trust.Dial(),
+		Log: p.log, Metrics: p.metrics, ServerOptions: serverOptions(p.trust), XDSDialOptions: p.trust.Dial(p.settings.Sockets(p.log)),
 	}
 }
 
 func limitConfig(p place, servers []string) ratelimit.Config {
 	return ratelimit.Config{
 		Listener: p.listener, XDSServers: servers, NodeID: nodeID(p, "ratelimit"), RedisURL: p.settings.Text(settings.RedisURL),
-		Log: p.log, Metrics: p.metrics, ServerOptions: serverOptions(p.trust), XDSDialOptions: p.trust.Dial(),
+		Log: p.log, Metrics: p.metrics, ServerOptions: serverOptions(p.trust), XDSDialOptions: p.trust.Dial(p.settings.Sockets(p.log)),
 	}
 }
 
@@ -162,7 +172,7 @@ func serverOptions(t *fleet.Trust) []grpc.ServerOption {
 
 // nodeID names this process to the control plane: the name of its certificate,
 // which is the only one it may have there; --node-id; else the role, the
-// machine and the port, which stay the same over a restart.
+// machine and the port or the socket, which stay the same over a restart.
 func nodeID(p place, role string) string {
 	if p.trust.Name != "" {
 		return p.trust.Name
@@ -174,6 +184,12 @@ func nodeID(p place, role string) string {
 	if err != nil {
 		host = "unknown"
 	}
-	_, port, _ := net.SplitHostPort(p.listener.Addr().String())
-	return fmt.Sprintf("%s-%s-%s", role, host, port)
+	door := strings.TrimSuffix(filepath.Base(p.listener.Addr().String()), ".sock")
+	if _, port, err := net.SplitHostPort(door); err == nil {
+		door = port
+	}
+	if door == role {
+		return role + "-" + host
+	}
+	return fmt.Sprintf("%s-%s-%s", role, host, door)
 }

@@ -39,10 +39,10 @@ func runVerb() *cobra.Command {
 	settings.Common(f, "127.0.0.1:9900")
 	settings.FileFlag(f)
 	settings.DataFlag(f)
-	f.String(settings.XDSAddress, "127.0.0.1:18000", "`ADDRESS` of xDS")
-	f.String(settings.AuthzAddress, "127.0.0.1:9001", "`ADDRESS` of ext_authz")
-	f.String(settings.LimitAddress, "127.0.0.1:8081", "`ADDRESS` of the rate-limit service")
-	f.String(settings.EnvoyAdmin, "127.0.0.1:9901", "`ADDRESS` of Envoy's own admin, loopback only")
+	f.String(settings.XDSAddress, "", "`ADDRESS` of xDS (default: the socket xds.sock in the data folder)")
+	f.String(settings.AuthzAddress, "", "`ADDRESS` of ext_authz (default: the socket extauthz.sock in the data folder)")
+	f.String(settings.LimitAddress, "", "`ADDRESS` of the rate-limit service (default: the socket ratelimit.sock in the data folder)")
+	f.String(settings.EnvoyAdmin, "", "`ADDRESS` of Envoy's own admin, loopback or a socket (default: envoy-admin.sock in the data folder)")
 	f.String(settings.EnvoyPath, "", "Envoy `BINARY` (also TOLLGATE_ENVOY; default: envoy on PATH, else .tools/envoy)")
 	f.Bool(settings.NoEnvoy, false, "start no Envoy")
 	f.Int(settings.Workers, 0, "Envoy's worker threads (default: one a core)")
@@ -58,26 +58,38 @@ func runVerb() *cobra.Command {
 
 // stack is all that `tollgate run` starts.
 type stack struct {
-	settings   settings.Settings
-	log        *slog.Logger
-	trust      *fleet.Trust
-	metrics    *prometheus.Registry
-	listeners  addresses
-	control    *xds.ControlPlane
-	files      *files.Set
-	dataDir    string
-	authz      *extauthz.Server
-	limits     *ratelimit.Server
-	admin      *daemon.Admin
-	envoy      *envoy.Supervisor // nil: none
-	envoyAdmin string
-	demo       *demo.Demo // nil: none
-	served     readyFlag
-	hangup     *daemon.Hangup
+	settings  settings.Settings
+	log       *slog.Logger
+	trust     *fleet.Trust
+	metrics   *prometheus.Registry
+	listeners addresses
+	control   *xds.ControlPlane
+	files     *files.Set
+	dataDir   string
+	authz     *extauthz.Server
+	limits    *ratelimit.Server
+	admin     *daemon.Admin
+	envoy     *envoy.Supervisor // nil: none
+	demo      *demo.Demo        // nil: none
+	served    readyFlag
+	hangup    *daemon.Hangup
 }
 
 // addresses are bound before anything is served.
 type addresses struct{ xds, authz, limits, admin net.Listener }
+
+// close ends those that nobody serves.
+func (a addresses) close() error {
+	var faults []error
+	for _, l := range []net.Listener{a.xds, a.authz, a.limits, a.admin} {
+		if l != nil {
+			if err := l.Close(); !errors.Is(err, net.ErrClosed) {
+				faults = append(faults, err)
+			}
+		}
+	}
+	return errors.Join(faults...)
+}
 
 func runAll(cmd *cobra.Command, _ []string) error {
 	s, err := settings.Load(cmd)
@@ -94,7 +106,7 @@ func runAll(cmd *cobra.Command, _ []string) error {
 	t := &stack{settings: s, log: log, metrics: daemon.NewRegistry(), hangup: daemon.CatchHangup()}
 	told := cmd.Context() // ends with SIGTERM or Ctrl-C
 	if err := t.build(told); err != nil {
-		return err
+		return errors.Join(err, t.listeners.close())
 	}
 	// What serves outlives the signal until Envoy has drained.
 	alive, end := context.WithCancel(context.WithoutCancel(told))
@@ -131,12 +143,19 @@ func (t *stack) build(ctx context.Context) error {
 	for _, l := range []struct {
 		flag string
 		to   *net.Listener
-	}{{settings.XDSAddress, &t.listeners.xds}, {settings.AuthzAddress, &t.listeners.authz}, {settings.LimitAddress, &t.listeners.limits}, {settings.AdminAddress, &t.listeners.admin}} {
-		if *l.to, err = daemon.Listen(ctx, s.Address(l.flag), "--"+l.flag); err != nil {
+	}{{settings.XDSAddress, &t.listeners.xds}, {settings.AuthzAddress, &t.listeners.authz}, {settings.LimitAddress, &t.listeners.limits}} {
+		at, err := s.Place(l.flag, t.dataDir)
+		if err != nil {
+			return err
+		}
+		if t.trust, err = fleet.OneMachine(s, t.log, at.String()); err != nil {
+			return err
+		}
+		if *l.to, err = listen(ctx, t.at(nil), l.flag); err != nil {
 			return err
 		}
 	}
-	if t.trust, err = fleet.OneMachine(s, t.log, s.Address(settings.XDSAddress), s.Address(settings.AuthzAddress), s.Address(settings.LimitAddress)); err != nil {
+	if t.listeners.admin, err = daemon.Listen(ctx, s.Admin(), "--"+settings.AdminAddress); err != nil {
 		return err
 	}
 	t.control, err = controlPlane(t.at(t.listeners.xds), t.files, nil, []string{t.listeners.authz.Addr().String()}, []string{t.listeners.limits.Addr().String()})
@@ -146,16 +165,20 @@ func (t *stack) build(ctx context.Context) error {
 	if err := t.roles(); err != nil {
 		return err
 	}
+	routes := map[string]http.Handler{"/v1/": t.control.Admin()}
+	if !s.On(settings.NoEnvoy) {
+		if err := t.proxy(ctx); err != nil {
+			return err
+		}
+		routes["GET /metrics/envoy"] = t.envoy.Metrics()
+	}
 	t.admin = daemon.NewAdmin(daemon.AdminConfig{
-		Listener: t.listeners.admin, Metrics: t.metrics, Log: t.log, Routes: map[string]http.Handler{"/v1/": t.control.Admin()},
+		Listener: t.listeners.admin, Metrics: t.metrics, Log: t.log, Routes: routes,
 		Readiness: func() ([]string, error) {
 			return slices.Concat(t.control.Faults(), t.authz.Faults(), t.limits.Faults()), t.served.err()
 		},
 	})
-	if s.On(settings.NoEnvoy) {
-		return nil
-	}
-	return t.proxy(ctx)
+	return nil
 }
 
 func (t *stack) at(l net.Listener) place {
@@ -185,8 +208,8 @@ func (t *stack) roles() error {
 
 func (t *stack) proxy(ctx context.Context) error {
 	s := t.settings
-	admin := s.Address(settings.EnvoyAdmin)
-	if err := s.PrivateEnvoyAdmin(); err != nil {
+	admin, err := s.EnvoyAdmin(t.dataDir)
+	if err != nil {
 		return err
 	}
 	path, err := envoy.Locate(ctx, s.Text(settings.EnvoyPath), ".")
@@ -196,17 +219,13 @@ func (t *stack) proxy(ctx context.Context) error {
 	if err := envoy.TryListeners(ctx, t.control.Listeners()); err != nil {
 		return err
 	}
-	if admin, err = envoy.SettleAddress(ctx, admin, "--"+settings.EnvoyAdmin); err != nil {
-		return err
-	}
 	id := s.Text(settings.NodeID)
 	if id == "" {
 		id = "edge"
 	}
-	t.envoyAdmin = admin
-	b := envoy.Bootstrap{NodeID: id, XDSServers: []string{t.control.Address().String()}, AdminAddress: admin}
-	t.envoy, err = envoy.NewSupervisor(envoy.SupervisorConfig{
-		Path: path, Dir: t.dataDir, Bootstrap: b, Concurrency: s.Number(settings.Workers), Output: os.Stderr, Log: t.log.With("component", "envoy"),
+	b := envoy.Bootstrap{NodeID: id, XDSServers: []string{t.control.Address().String()}}
+	t.envoy, err = envoy.NewSupervisor(ctx, envoy.SupervisorConfig{
+		Path: path, Dir: t.dataDir, Bootstrap: b, Admin: admin, Concurrency: s.Number(settings.Workers), Output: os.Stderr, Log: t.log.With("component", "envoy"),
 	})
 	return err
 }

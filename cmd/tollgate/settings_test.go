@@ -34,6 +34,8 @@ func sample(f *pflag.Flag) (yaml, variable string, want []string) {
 		return "7", "7", []string{"7"}
 	case f.Value.Type() == "duration":
 		return "7s", "7s", []string{"7s"}
+	case f.Name == settings.AllowUID:
+		return "[1001, 1002]", "1001,1002", []string{"1001", "1002"}
 	case f.Value.Type() == "stringSlice":
 		return "[10.9.8.7:1, 10.9.8.7:2]", "10.9.8.7:1,10.9.8.7:2", []string{"10.9.8.7:1", "10.9.8.7:2"}
 	case strings.HasSuffix(f.Name, "-address"):

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net"
 	"net/http"
@@ -30,9 +31,9 @@ func xdsVerb() *cobra.Command {
 	f.Duration(settings.CertTTL, trust.DefaultTTL, "how long members' certificates are good for; they are renewed at half of it")
 	settings.FileFlag(f)
 	settings.DataFlag(f)
-	f.String(settings.XDSAddress, "127.0.0.1:18000", "`ADDRESS` of xDS")
-	f.StringSlice(settings.AuthzServers, []string{"127.0.0.1:9001"}, "authorization servers, `host:port,…`, as the proxies reach them")
-	f.StringSlice(settings.LimitServers, []string{"127.0.0.1:8081"}, "rate-limit servers, `host:port,…`, as the proxies reach them")
+	f.String(settings.XDSAddress, "", "`ADDRESS` of xDS (default: the socket xds.sock in the data folder)")
+	f.StringSlice(settings.AuthzServers, nil, "authorization `SERVERS`, as the proxies reach them (default: the socket extauthz.sock in the data folder)")
+	f.StringSlice(settings.LimitServers, nil, "rate-limit `SERVERS`, as the proxies reach them (default: the socket ratelimit.sock in the data folder)")
 	f.Bool(settings.StrictStart, false, "a bad gateway file ends the start, even if the last good one could be served")
 	f.Bool(settings.FreePorts, false, "every address, the file's listeners included, on a free port of loopback")
 	return cmd
@@ -52,7 +53,7 @@ func runXDS(cmd *cobra.Command, _ []string) error {
 	}
 	hangup := daemon.CatchHangup()
 	ctx := cmd.Context()
-	adminListener, err := daemon.Listen(ctx, s.Address(settings.AdminAddress), "--"+settings.AdminAddress)
+	adminListener, err := daemon.Listen(ctx, s.Admin(), "--"+settings.AdminAddress)
 	if err != nil {
 		return err
 	}
@@ -60,22 +61,33 @@ func runXDS(cmd *cobra.Command, _ []string) error {
 	if err != nil {
 		return err
 	}
-	listener, err := daemon.Listen(ctx, s.Address(settings.XDSAddress), "--"+settings.XDSAddress)
+	p := place{settings: s, dataDir: dataDir, log: log, metrics: daemon.NewRegistry()}
+	extauthz, err := s.Servers(settings.AuthzServers, dataDir)
 	if err != nil {
 		return err
 	}
-	metrics := daemon.NewRegistry()
-	who, authority, err := fleet.ControlPlane(s, dataDir, s.Address(settings.XDSAddress), log)
+	ratelimit, err := s.Servers(settings.LimitServers, dataDir)
 	if err != nil {
 		return err
 	}
-	p := place{settings: s, trust: who, dataDir: dataDir, listener: listener, log: log, metrics: metrics}
-	c, err := controlPlane(p, set, authority, s.List(settings.AuthzServers), s.List(settings.LimitServers))
+	at, err := s.Place(settings.XDSAddress, dataDir)
 	if err != nil {
 		return err
+	}
+	who, authority, err := fleet.ControlPlane(s, dataDir, at.String(), log)
+	if err != nil {
+		return err
+	}
+	p.trust = who
+	if p.listener, err = listen(ctx, p, settings.XDSAddress); err != nil {
+		return err
+	}
+	c, err := controlPlane(p, set, authority, extauthz, ratelimit)
+	if err != nil {
+		return errors.Join(err, p.listener.Close())
 	}
 	adminServer := daemon.NewAdmin(daemon.AdminConfig{
-		Listener: adminListener, Metrics: metrics, Log: log, Routes: map[string]http.Handler{"/v1/": c.Admin()},
+		Listener: adminListener, Metrics: p.metrics, Log: log, Routes: map[string]http.Handler{"/v1/": c.Admin()},
 		Readiness: func() ([]string, error) { return append(c.Faults(), who.Faults()...), nil },
 	})
 	announce := daemon.RunnerFunc(func(context.Context) error {
@@ -93,7 +105,18 @@ type place struct {
 	dataDir  string
 	listener net.Listener
 	log      *slog.Logger
-	metrics  prometheus.Registerer
+	metrics  *prometheus.Registry
+
+	xdsServers []string // of a role
+}
+
+// listen binds where a flag says.
+func listen(ctx context.Context, p place, flag string) (net.Listener, error) {
+	a, err := p.settings.Place(flag, p.dataDir)
+	if err != nil {
+		return nil, err
+	}
+	return p.settings.Sockets(p.log).Listen(ctx, a, "--"+flag)
 }
 
 // gatewayFiles are the files of -f and the folder of state.

@@ -23,14 +23,14 @@ type ProxyOptions struct {
 // Proxy is an Envoy that has only the bootstrap that we print.
 type Proxy struct {
 	*Process
-	Admin string
+	Admin string // unix:PATH, see Get
 }
 
 // StartProxy starts an Envoy with the bootstrap of `tollgate envoy bootstrap`
 // and the flags that `tollgate run` gives it.
 func StartProxy(t TB, o ProxyOptions) *Proxy {
 	t.Helper()
-	admin := FreeAddress(t)
+	admin := "unix:" + filepath.Join(o.Dir, o.NodeID+".sock")
 	bootstrap, errs, code := Run(t, "envoy", "bootstrap", "--xds-servers", strings.Join(o.XDS, ","), "--node-id", o.NodeID, "--envoy-admin-address", admin)
 	if code != 0 {
 		t.Fatalf("tollgate envoy bootstrap: exit %d\n%s", code, errs)

@@ -3,6 +3,9 @@ package harness
 import (
 	"context"
 	"net"
+	"os"
+	"path/filepath"
+	"strings"
 	"sync"
 
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
@@ -27,18 +30,22 @@ type Check struct {
 	Err      error
 }
 
-// NewSpy listens on a free address and asks the server behind it.
-func NewSpy(t TB, server string) *Spy {
+// NewSpy listens on a socket and asks the server behind it.
+func NewSpy(t TB, address, server string) *Spy {
 	t.Helper()
 	conn, err := grpc.NewClient(server, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatalf("spy: %v", err)
 	}
-	listener, err := net.Listen("tcp", FreeAddress(t)) //nolint:noctx // immediate
+	path := strings.TrimPrefix(address, "unix:")
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		t.Fatalf("spy: %v", err)
+	}
+	listener, err := net.Listen("unix", path) //nolint:noctx // immediate
 	if err != nil {
 		t.Fatalf("spy: %v", err)
 	}
-	s := &Spy{Address: listener.Addr().String(), next: authv3.NewAuthorizationClient(conn)}
+	s := &Spy{Address: address, next: authv3.NewAuthorizationClient(conn)}
 	server2 := grpc.NewServer()
 	authv3.RegisterAuthorizationServer(server2, s)
 	done := make(chan struct{})

@@ -1,6 +1,7 @@
 package harness
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -57,6 +58,9 @@ type Stack struct {
 	addresses map[string]string
 }
 
+// onSocket are the names of our own servers.
+var onSocket = regexp.MustCompile(`^(extauthz|ratelimit)-\d+$`)
+
 // role knows the flags of one role.
 type role struct{ verb, flag string }
 
@@ -107,7 +111,7 @@ func (s *Stack) controlPlaneArgs(t TB) []string {
 	authz := s.replicas(t, "extauthz", s.options.ExtAuthz)
 	if s.options.Spy {
 		if s.Spy == nil {
-			s.Spy = NewSpy(t, authz[0])
+			s.Spy = NewSpy(t, s.Address(t, "spy"), authz[0])
 		}
 		authz = []string{s.Spy.Address}
 	}
@@ -123,10 +127,10 @@ func (s *Stack) startRole(t TB, r role, i int) *Process {
 	name := fmt.Sprintf("%s-%d", r.verb, i)
 	args := []string{
 		r.verb, "--json", "--xds-servers", s.Address(t, "xds"), r.flag, s.Address(t, name),
-		"--admin-address", s.Address(t, name+"-admin"), "--node-id", name,
+		"--admin-address", s.Address(t, name+"-admin"), "--node-id", name, "--data-dir", s.DataDir(),
 	}
 	if r.verb == "extauthz" {
-		args = append(args, "--keys", filepath.Join(s.Dir, "keys.yaml"), "--data-dir", s.DataDir())
+		args = append(args, "--keys", filepath.Join(s.Dir, "keys.yaml"))
 	} else if s.options.RedisURL != "" {
 		args = append(args, "--redis-url", s.options.RedisURL)
 	}
@@ -179,7 +183,12 @@ func (s *Stack) Address(t TB, name string) string {
 	defer s.mu.Unlock()
 	address, ok := s.addresses[name]
 	if !ok {
-		address = FreeAddress(t)
+		// Our own parts meet on sockets, as shipped.
+		if name == "xds" || name == "spy" || onSocket.MatchString(name) {
+			address = "unix:" + filepath.Join(s.DataDir(), "run", name+".sock")
+		} else {
+			address = FreeAddress(t)
+		}
 		s.addresses[name] = address
 	}
 	return address
@@ -298,9 +307,19 @@ func AwaitListening(t TB, address string) {
 	})
 }
 
-// Get fetches a URL with a client of its own.
+// Get fetches a URL with a client of its own. That of a socket is written
+// http://unix:/path/of.sock/path.
 func Get(url string) (int, string, error) {
-	client := &http.Client{Timeout: 3 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	transport := &http.Transport{DisableKeepAlives: true}
+	if rest, ok := strings.CutPrefix(url, "http://unix:"); ok {
+		i := strings.Index(rest, ".sock") + len(".sock")
+		path := rest[:i]
+		url = "http://localhost" + rest[i:]
+		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", path)
+		}
+	}
+	client := &http.Client{Timeout: 3 * time.Second, Transport: transport}
 	response, err := client.Get(url) //nolint:noctx // bounded by its timeout
 	if err != nil {
 		return 0, "", err

@@ -8,14 +8,13 @@ import (
 	"strconv"
 	"strings"
 
+	"tollgate/api/contract"
 	"tollgate/internal/daemon"
 )
 
 // maxPath is what every Unix has room for in the name of a socket, in bytes
 // (sockaddr_un: 104 on BSD and macOS, 108 on Linux, the end mark included).
 const maxPath = 104
-
-const socketPrefix = "unix:"
 
 // Address is where something listens: host:port, or the path of a socket. The
 // zero Address is none.
@@ -27,7 +26,7 @@ type Address struct {
 
 // Parse reads `host:port` or `unix:PATH`; a relative path is made absolute.
 func Parse(text string) (Address, error) {
-	if path, ok := strings.CutPrefix(text, socketPrefix); ok {
+	if path, ok := strings.CutPrefix(text, contract.SocketPrefix); ok {
 		if path == "" || strings.ContainsRune(path, 0) {
 			return Address{}, fmt.Errorf("%q: write the path of the socket behind `unix:`", text)
 		}
@@ -36,7 +35,7 @@ func Parse(text string) (Address, error) {
 			return Address{}, fmt.Errorf("%q: %w", text, err)
 		}
 		if len(path) > maxPath {
-			return Address{}, fmt.Errorf("%s%s: the path has %d bytes, a socket's may have %d: choose a shorter --data-dir, or another path", socketPrefix, path, len(path), maxPath)
+			return Address{}, fmt.Errorf("%s%s: the path has %d bytes, a socket's may have %d: choose a shorter --data-dir, or another path", contract.SocketPrefix, path, len(path), maxPath)
 		}
 		return Address{Path: path}, nil
 	}
@@ -78,7 +77,7 @@ func (a Address) Local() bool { return a.Socket() || daemon.Loopback(a.String())
 // String is what Parse reads.
 func (a Address) String() string {
 	if a.Socket() {
-		return socketPrefix + a.Path
+		return contract.SocketPrefix + a.Path
 	}
 	return net.JoinHostPort(a.Host, strconv.FormatUint(uint64(a.Port), 10))
 }

@@ -181,12 +181,29 @@ func (r *refusals) add(now time.Time) (say bool, since int) {
 
 // Claim is the right to serve the socket of a path, until Release or the end of
 // the process, however it ends.
-type Claim struct{ lock *os.File }
+type Claim struct {
+	address Address
+	where   string
+	lock    *os.File
+}
 
 // Take claims the path of a socket, for us or for a program that we start.
 // Nothing serves the path when it returns without an error, and nothing is left
 // there.
 func Take(ctx context.Context, a Address, where string) (*Claim, error) {
+	c, err := Lock(a, where)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.Clear(ctx); err != nil {
+		return nil, errors.Join(err, c.Release())
+	}
+	return c, nil
+}
+
+// Lock claims the path of a socket and leaves what is there: a program that we
+// once started may still serve it.
+func Lock(a Address, where string) (*Claim, error) {
 	if err := os.MkdirAll(filepath.Dir(a.Path), 0o700); err != nil {
 		return nil, fmt.Errorf("%s %s: %w", where, a, err)
 	}
@@ -194,29 +211,36 @@ func Take(ctx context.Context, a Address, where string) (*Claim, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s %s: %w", where, a, err)
 	}
-	c := &Claim{lock: lock}
-	taken := fmt.Errorf("%s %s: the socket is served by another process: stop it, or choose another --data-dir or path", where, a)
+	c := &Claim{address: a, where: where, lock: lock}
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		if errors.Is(err, syscall.EWOULDBLOCK) {
-			err = taken
+			err = c.taken()
 		}
-		return nil, errors.Join(err, c.Release())
-	}
-	served, err := Served(ctx, a)
-	switch {
-	case err != nil:
-		err = fmt.Errorf("%s %s: %w", where, a, err)
-	case served:
-		err = taken
-	default:
-		if err = os.Remove(a.Path); errors.Is(err, fs.ErrNotExist) {
-			err = nil
-		}
-	}
-	if err != nil {
 		return nil, errors.Join(err, c.Release())
 	}
 	return c, nil
+}
+
+// Clear removes what a dead process left under the path. It is an error when
+// somebody serves it.
+func (c *Claim) Clear(ctx context.Context) error {
+	served, err := Served(ctx, c.address)
+	if err == nil && !served {
+		if err = os.Remove(c.address.Path); errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+	}
+	switch {
+	case err != nil:
+		return fmt.Errorf("%s %s: %w", c.where, c.address, err)
+	case served:
+		return c.taken()
+	}
+	return nil
+}
+
+func (c *Claim) taken() error {
+	return fmt.Errorf("%s %s: the socket is served by another process: stop it, or choose another --data-dir or path", c.where, c.address)
 }
 
 // Release gives the claim up. The file that marks it stays: a second process

@@ -52,6 +52,7 @@ const (
 	NodeID       = "node-id"
 	StrictStart  = "strict-start"
 	Insecure     = "insecure"
+	AllowUID     = "allow-uid"
 	TLSCert      = "tls-cert"
 	TLSKey       = "tls-key"
 	TLSCA        = "tls-ca"
@@ -66,7 +67,8 @@ func Common(f *pflag.FlagSet, admin string) {
 	f.String(LogLevel, "info", "debug, info, warn or error")
 	f.Bool(JSON, false, "print one line of JSON on stdout when ready")
 	f.String(AdminAddress, admin, "`ADDRESS` of /healthz, /readyz, /metrics and the operator's API")
-	f.Bool(Insecure, false, "allow plain text off loopback")
+	f.Bool(Insecure, false, "accept plain text on ports")
+	f.StringSlice(AllowUID, nil, "`UID` beside root's and our own that may use our sockets; may be repeated")
 }
 
 // TLSFlags adds those of certificates of one's own, which stand in for --join.
@@ -130,7 +132,7 @@ func Load(cmd *cobra.Command) (Settings, error) {
 		}
 	})
 	s := Settings{flags}
-	faults = append(faults, s.addresses()...)
+	faults = append(append(faults, s.addresses()...), s.users()...)
 	return s, usage(faults)
 }
 
@@ -241,13 +243,13 @@ func (s Settings) Logger() (*slog.Logger, error) {
 	return log, nil
 }
 
-// Address is where a flag says to listen; with --free-ports any free port of
-// loopback.
-func (s Settings) Address(flag string) string {
+// Admin is where /healthz, /readyz, /metrics and the operator's API listen;
+// with --free-ports any free port of loopback.
+func (s Settings) Admin() string {
 	if s.On(FreePorts) {
 		return "127.0.0.1:0"
 	}
-	return s.Text(flag)
+	return s.Text(AdminAddress)
 }
 
 // DataFolder makes the folder of state and returns it: --data-dir, else

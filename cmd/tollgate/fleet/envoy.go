@@ -3,9 +3,9 @@ package fleet
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -28,8 +28,8 @@ func RunEnvoy() *cobra.Command {
 	settings.Common(f, "127.0.0.1:9904")
 	settings.TLSFlags(f)
 	settings.JoinFlag(f)
-	f.StringSlice(settings.XDSServers, nil, "control planes, `host:port,…`")
-	f.String(settings.EnvoyAdmin, "127.0.0.1:9901", "`ADDRESS` of Envoy's own admin, loopback only")
+	f.StringSlice(settings.XDSServers, nil, "control planes, `SERVERS` (default: the socket xds.sock in the data folder)")
+	f.String(settings.EnvoyAdmin, "", "`ADDRESS` of Envoy's own admin, loopback or a socket (default: envoy-admin.sock in the data folder)")
 	f.String(settings.EnvoyPath, "", "Envoy `BINARY` (also TOLLGATE_ENVOY; default: envoy on PATH, else .tools/envoy)")
 	f.Int(settings.Workers, 0, "Envoy's worker threads (default: one a core)")
 	f.String(settings.DataDir, ".tollgate", "`FOLDER` of state")
@@ -47,12 +47,12 @@ func runEnvoy(cmd *cobra.Command, _ []string) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(s.PlainAdmin(), s.PrivateEnvoyAdmin()); err != nil {
+	if err := s.PlainAdmin(); err != nil {
 		return err
 	}
 	hangup := daemon.CatchHangup() // what it reads, it watches
 	told := cmd.Context()
-	adminListener, err := daemon.Listen(told, s.Address(settings.AdminAddress), "--"+settings.AdminAddress)
+	adminListener, err := daemon.Listen(told, s.Admin(), "--"+settings.AdminAddress)
 	if err != nil {
 		return err
 	}
@@ -63,7 +63,7 @@ func runEnvoy(cmd *cobra.Command, _ []string) error {
 	}
 	ready := func() error { return proxy.Ready(told, 1) }
 	admin := daemon.NewAdmin(daemon.AdminConfig{
-		Listener: adminListener, Metrics: daemon.NewRegistry(), Log: log,
+		Listener: adminListener, Metrics: daemon.NewRegistry(), Log: log, Routes: map[string]http.Handler{"GET /metrics/envoy": proxy.Metrics()},
 		Readiness: func() ([]string, error) { return who.Faults(), ready() },
 	})
 	// The proxy outlives the signal until it has drained.
@@ -111,7 +111,15 @@ func newProxy(ctx context.Context, s settings.Settings, log *slog.Logger) (*envo
 	if err != nil {
 		return nil, nil, err
 	}
-	who, err := Of(ctx, s, contract.RoleEdge, dir, log, s.List(settings.XDSServers)...)
+	servers, err := s.Servers(settings.XDSServers, dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	adminAt, err := s.EnvoyAdmin(dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	who, err := Of(ctx, s, contract.RoleEdge, dir, log, servers...)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -123,7 +131,7 @@ func newProxy(ctx context.Context, s settings.Settings, log *slog.Logger) (*envo
 	}
 	b := envoy.Bootstrap{
 		NodeID: who.Name, Zone: s.Text("zone"), TrustDomain: who.Domain,
-		XDSServers: s.List(settings.XDSServers), AdminAddress: s.Address(settings.EnvoyAdmin),
+		XDSServers: servers,
 	}
 	if b.NodeID == "" {
 		b.NodeID = s.Text(settings.NodeID)
@@ -133,8 +141,8 @@ func newProxy(ctx context.Context, s settings.Settings, log *slog.Logger) (*envo
 			return nil, nil, err
 		}
 	}
-	proxy, err := envoy.NewSupervisor(envoy.SupervisorConfig{
-		Path: path, Dir: dir, Bootstrap: b, Concurrency: s.Number(settings.Workers), Output: os.Stderr, Log: log,
+	proxy, err := envoy.NewSupervisor(ctx, envoy.SupervisorConfig{
+		Path: path, Dir: dir, Bootstrap: b, Admin: adminAt, Concurrency: s.Number(settings.Workers), Output: os.Stderr, Log: log,
 	})
 	return proxy, who, err
 }

@@ -18,10 +18,8 @@ import (
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/credentials/insecure"
 
 	"tollgate/api/contract"
-	"tollgate/internal/daemon"
 	"tollgate/internal/join"
 	"tollgate/internal/peer"
 	"tollgate/internal/settings"
@@ -88,7 +86,7 @@ func ControlPlane(s settings.Settings, dataDir, address string, log *slog.Logger
 func OneMachine(s settings.Settings, log *slog.Logger, addresses ...string) (*Trust, error) {
 	for _, address := range addresses {
 		if !local(address) && !s.On(settings.Insecure) {
-			return nil, settings.Usagef("%s is off this machine, and `tollgate run` is for one: start the roles one by one, which know each other by certificates, or accept plain text with --%s", address, settings.Insecure)
+			return nil, settings.Usagef("%s is a port, and `tollgate run` meets on sockets: start the roles one by one, which know each other by certificates, or accept plain text with --%s", address, settings.Insecure)
 		}
 	}
 	return &Trust{log: log}, nil
@@ -171,30 +169,31 @@ func plain(s settings.Settings, addresses []string) error {
 	}
 	for _, address := range addresses {
 		if !local(address) {
-			return settings.Usagef("%s is off this machine: give --%s TOKEN or --%s, --%s and --%s, or accept plain text with --%s", address, settings.Join, settings.TLSCert, settings.TLSKey, settings.TLSCA, settings.Insecure)
+			return settings.Usagef("%s is a port: leave it out to meet on a socket, give --%s TOKEN or --%s, --%s and --%s, or accept plain text with --%s", address, settings.Join, settings.TLSCert, settings.TLSKey, settings.TLSCA, settings.Insecure)
 		}
 	}
 	return nil
 }
 
-func local(address string) bool {
-	return strings.HasPrefix(address, "unix:") || daemon.Loopback(address)
-}
+// local says whether an address is a socket's. A port of loopback belongs to
+// every user of the machine.
+func local(address string) bool { return strings.HasPrefix(address, contract.SocketPrefix) }
 
 // Server are the credentials with which we listen: members of these roles come
 // in.
 func (t *Trust) Server(roles ...string) grpc.ServerOption {
-	return grpc.Creds(t.credentials(roles))
+	return grpc.Creds(peer.Credentials(t.tcp(roles)))
 }
 
-// Dial are the options to meet a control plane.
-func (t *Trust) Dial() []grpc.DialOption {
-	return []grpc.DialOption{grpc.WithTransportCredentials(t.credentials([]string{contract.RoleXDS}))}
+// Dial are the options to meet a control plane, on a socket or over TCP.
+func (t *Trust) Dial(sockets peer.Sockets) []grpc.DialOption {
+	return sockets.DialOptions(t.tcp([]string{contract.RoleXDS}))
 }
 
-func (t *Trust) credentials(roles []string) credentials.TransportCredentials {
+// tcp are the credentials of what is no socket.
+func (t *Trust) tcp(roles []string) credentials.TransportCredentials {
 	if t.Source == nil {
-		return insecure.NewCredentials()
+		return peer.Plain()
 	}
 	return peer.Mutual{Source: t.Source, Roles: roles, Log: t.log}.Credentials()
 }

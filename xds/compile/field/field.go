@@ -56,6 +56,11 @@ func Address(a netip.AddrPort) *corev3.Address {
 	return SocketAddress(a.Addr().String(), uint32(a.Port()))
 }
 
+// Pipe is the address of a Unix socket.
+func Pipe(path string) *corev3.Address {
+	return &corev3.Address{Address: &corev3.Address_Pipe{Pipe: &corev3.Pipe{Path: path}}}
+}
+
 // SocketAddress is a TCP address whose host may be a name.
 func SocketAddress(host string, port uint32) *corev3.Address {
 	return &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{

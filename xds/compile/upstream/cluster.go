@@ -18,6 +18,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"tollgate/api/contract"
 	"tollgate/xds/compile/field"
 	"tollgate/xds/config"
 )
@@ -76,13 +77,19 @@ func discovery(c *clusterv3.Cluster, u *config.Upstream) {
 	c.DnsLookupFamily = clusterv3.Cluster_V4_PREFERRED
 }
 
-// named is an assignment of hosts written as host:port, names or addresses.
+// named is an assignment of hosts written as host:port, names or addresses, or
+// as unix:PATH.
 func named(cluster string, hosts ...string) *endpointv3.ClusterLoadAssignment {
 	group := &endpointv3.LocalityLbEndpoints{}
 	for _, h := range hosts {
-		host, port := SplitHostPort(h)
+		var address *corev3.Address
+		if path, socket := strings.CutPrefix(h, contract.SocketPrefix); socket {
+			address = field.Pipe(path)
+		} else {
+			address = field.SocketAddress(SplitHostPort(h))
+		}
 		group.LbEndpoints = append(group.LbEndpoints, &endpointv3.LbEndpoint{
-			HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{Address: field.SocketAddress(host, port)}},
+			HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{Address: address}},
 		})
 	}
 	return &endpointv3.ClusterLoadAssignment{ClusterName: cluster, Endpoints: []*endpointv3.LocalityLbEndpoints{group}}
@@ -205,10 +212,12 @@ func healthCheck(u *config.Upstream) *corev3.HealthCheck {
 
 // Server is the cluster of one of our own servers, tuned so that one of two
 // can be killed without a failed request (measured on 1.40).
-// In a fleet proxies know it by the role in its certificate.
+// In a fleet proxies know it by the role in its certificate. Hosts are sockets,
+// which speak no TLS, or ports, never both.
 func Server(name string, hosts []string, trustDomain, role string) *clusterv3.Cluster {
 	kind := clusterv3.Cluster_STATIC
-	if slices.ContainsFunc(hosts, func(h string) bool { host, _ := SplitHostPort(h); _, err := netip.ParseAddr(host); return err != nil }) {
+	sockets := slices.ContainsFunc(hosts, func(h string) bool { return strings.HasPrefix(h, contract.SocketPrefix) })
+	if !sockets && slices.ContainsFunc(hosts, func(h string) bool { host, _ := SplitHostPort(h); _, err := netip.ParseAddr(host); return err != nil }) {
 		kind = clusterv3.Cluster_STRICT_DNS
 	}
 	cluster := &clusterv3.Cluster{
