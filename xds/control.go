@@ -54,6 +54,7 @@ type ControlPlane struct {
 	pipeline *Pipeline
 	push     *push.Server
 	registry *discovery.Registry
+	ledger   *ledger.Ledger
 	admin    http.Handler
 }
 
@@ -88,7 +89,7 @@ func New(cfg Config) (*ControlPlane, error) {
 	server := grpc.NewServer(append(push.ServerOptions(), grpc.Creds(credentials))...)
 	engine.Register(server)
 	return &ControlPlane{
-		listener: cfg.Listener, server: server, members: members, pipeline: pipeline, push: engine, registry: registry,
+		listener: cfg.Listener, server: server, members: members, pipeline: pipeline, push: engine, registry: registry, ledger: book,
 		admin: admin.New(api),
 	}, nil
 }
@@ -125,7 +126,7 @@ func (c *ControlPlane) Faults() []string {
 	if err := c.registry.Fault(); err != nil {
 		faults = append(faults, err.Error())
 	}
-	return faults
+	return append(faults, c.ledger.Faults()...)
 }
 
 // instances shows the registry to the compiler.

@@ -205,7 +205,7 @@ func (p *Pipeline) Run(ctx context.Context) error {
 				p.keep()
 			}
 		case <-p.cfg.Instances.Changed():
-			if _, err := p.publish(p.gateway); err != nil {
+			if _, err := p.publish(p.gateway, p.served.Revision); err != nil {
 				p.cfg.Log.Error("instances could not be published, the last release stays", "err", err)
 			}
 		}
@@ -244,11 +244,11 @@ func (p *Pipeline) serve(c choice) error {
 	for _, w := range c.warnings {
 		p.cfg.Log.Warn("gateway file", "err", w.String())
 	}
-	listeners, err := p.publish(c.gateway)
+	served := admin.Served{Revision: store.Revision(p.cfg.Source.Dir(), c.sources), Since: time.Now(), Held: c.held}
+	listeners, err := p.publish(c.gateway, served.Revision)
 	if err != nil {
 		return err
 	}
-	served := admin.Served{Revision: store.Revision(p.cfg.Source.Dir(), c.sources), Since: time.Now(), Held: c.held}
 	for _, s := range c.sources {
 		served.Files = append(served.Files, s.Name)
 	}
@@ -291,7 +291,7 @@ func (p *Pipeline) complain(c choice) {
 
 // publish hands the gateway to the push engine and returns the addresses of its
 // listeners.
-func (p *Pipeline) publish(gateway *config.Gateway) (map[string]netip.AddrPort, error) {
+func (p *Pipeline) publish(gateway *config.Gateway, revision string) (map[string]netip.AddrPort, error) {
 	listeners, err := p.ports(gateway)
 	if err != nil {
 		return nil, err
@@ -310,7 +310,7 @@ func (p *Pipeline) publish(gateway *config.Gateway) (map[string]netip.AddrPort, 
 	if err != nil {
 		return nil, fmt.Errorf("the file is valid but its resources are not, which is a defect of tollgate: %w", err)
 	}
-	p.cfg.Publisher.Publish(r)
+	p.cfg.Publisher.Publish(r.Of(revision))
 	return listeners, nil
 }
 

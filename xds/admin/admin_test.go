@@ -59,9 +59,9 @@ func TestRegistryEndpoint(t *testing.T) {
 func TestStatusTable(t *testing.T) {
 	at := time.Unix(1_800_000_000, 0)
 	book := ledger.New(func() time.Time { return at })
-	book.Connected("edge-1", "")
-	book.Sent("edge-1", release.TypeCluster, "0123456789abcdef", []string{"x"})
-	book.Refused("edge-1", release.TypeCluster, []string{"x"}, "ring hash")
+	edge := book.Open("edge-1", "")
+	edge.Reached(release.TypeCluster, "0123456789abcdef")
+	edge.Refused(release.TypeCluster, "ring hash", []ledger.Refusal{{Resource: "x", Pos: "gateway.yaml:3:5"}})
 	h := admin.New(admin.Config{Ledger: book, Registry: discovery.NewRegistry(time.Now), Now: func() time.Time { return at.Add(5 * time.Second) }})
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/v1/status", nil))
@@ -73,7 +73,7 @@ func TestStatusTable(t *testing.T) {
 	if err := s.Render(&out); err != nil {
 		t.Fatal(err)
 	}
-	want := "NODE    TYPE     CONFIG    STATE    SINCE\nedge-1  cluster  01234567  REFUSED  5s\n  cluster \"x\": ring hash\n"
+	want := "NODE    TYPE     REVISION  STATE    SINCE\nedge-1  cluster  01234567  REFUSED  5s\n  gateway.yaml:3:5: cluster \"x\": ring hash\n"
 	if out.String() != want || !s.Refused() {
 		t.Fatalf("got\n%swant\n%s", out.String(), want)
 	}
@@ -105,9 +105,7 @@ func TestListIsSortedAndStatusIsJSON(t *testing.T) {
 	}
 	at := time.Unix(1_800_000_000, 0)
 	book := ledger.New(func() time.Time { return at })
-	book.Connected("edge-1", "")
-	book.Sent("edge-1", release.TypeListener, "v1", nil)
-	book.Acked("edge-1", release.TypeListener)
+	book.Open("edge-1", "").Reached(release.TypeListener, "v1")
 	h := admin.New(admin.Config{Ledger: book, Registry: registry, Now: func() time.Time { return at }})
 	get := func(path string) string {
 		w := httptest.NewRecorder()
@@ -122,7 +120,7 @@ func TestListIsSortedAndStatusIsJSON(t *testing.T) {
 		t.Errorf("got %s\nwant %s", got, want)
 	}
 	since := at.Format(time.RFC3339)
-	want = `{"time":"` + at.UTC().Format(time.RFC3339) + `","nodes":[{"node":"edge-1","type":"listener","config":"v1","state":"SYNCED","since":"` + since + `"}]}`
+	want = `{"time":"` + at.UTC().Format(time.RFC3339) + `","nodes":[{"node":"edge-1","type":"listener","revision":"v1","state":"SYNCED","since":"` + since + `"}]}`
 	if got := get("/v1/status"); got != want {
 		t.Errorf("got %s\nwant %s", got, want)
 	}

@@ -91,6 +91,9 @@ func (f Fleet) Unwell() string {
 		case p.Status.Refused():
 			why = append(why, at+"a node refused what it was sent; it keeps serving its last good config")
 		}
+		if p.Status.Late() {
+			why = append(why, at+"a node has not answered for what it was sent for over 5 s")
+		}
 		if s := p.Status.Served; s != nil && len(s.Held) > 0 {
 			why = append(why, at+"a file on disk is not what is served")
 		}

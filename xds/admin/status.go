@@ -1,9 +1,11 @@
 package admin
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"text/tabwriter"
 	"time"
 
@@ -28,26 +30,33 @@ func DecodeStatus(body []byte) (Status, error) {
 
 // Refused says whether any node refused anything.
 func (s Status) Refused() bool {
-	for _, line := range s.Nodes {
-		if line.State == ledger.Refused {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(s.Nodes, func(l ledger.Line) bool { return l.State == ledger.Refused })
+}
+
+// Late says whether any node owes an answer for too long.
+func (s Status) Late() bool {
+	return slices.ContainsFunc(s.Nodes, func(l ledger.Line) bool { return l.Late(s.Time) })
 }
 
 // Render writes the table that an operator reads, a line per node and type.
 func (s Status) Render(w io.Writer) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "NODE\tTYPE\tCONFIG\tSTATE\tSINCE")
+	fmt.Fprintln(table, "NODE\tTYPE\tREVISION\tSTATE\tSINCE")
 	for _, line := range s.Nodes {
-		fmt.Fprintf(table, "%s\t%s\t%.8s\t%s\t%s\n", line.Node, line.Type, line.Config, line.State, s.Time.Sub(line.Since).Round(time.Second))
+		node := line.Node
+		if line.Streams > 1 {
+			node = fmt.Sprintf("%s (%d of %d)", node, line.Stream, line.Streams)
+		}
+		fmt.Fprintf(table, "%s\t%s\t%.8s\t%s\t%s\n", node, line.Type, cmp.Or(line.Revision, "-"), line.State, s.Time.Sub(line.Since).Round(time.Second))
 		for _, r := range line.Refusals {
-			if r.Resource == "" {
-				fmt.Fprintf(table, "  %s: %s\n", line.Type, r.Why)
-				continue
+			said := line.Type
+			if r.Resource != "" {
+				said = fmt.Sprintf("%s %q", said, r.Resource)
 			}
-			fmt.Fprintf(table, "  %s %q: %s\n", line.Type, r.Resource, r.Why)
+			if r.Pos != "" {
+				said = r.Pos + ": " + said
+			}
+			fmt.Fprintf(table, "  %s: %s\n", said, r.Why)
 		}
 	}
 	return table.Flush()

@@ -1,12 +1,13 @@
-// Package ledger is the account of who runs what: for every client of the
-// control plane and every type, what it was sent, whether it took it, and in
-// whose words it refused. Invariant: it is a record and decides nothing; the
-// words of a refusal are cut and free of secrets before they are kept.
+// Package ledger is the account of who runs what: for every stream of every
+// client of the control plane and every type, what it took last, whether it
+// answers, and in whose words it refused. Invariants: it is a record and decides
+// nothing; streams that call themselves alike are told apart; all that comes
+// from outside is cut, free of secrets and printable before it is kept.
 package ledger
 
 import (
 	"cmp"
-	"regexp"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -25,10 +26,12 @@ const (
 	Gone    State = "GONE"    // not connected
 )
 
+// Overdue is how long an answer may take before it is a fault.
+const Overdue = 5 * time.Second
+
 const (
-	rememberGone = 10 * time.Minute
+	rememberGone = time.Minute
 	warmingAfter = time.Second
-	maxWords     = 200
 	maxRefusals  = 20
 	clusterType  = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
 )
@@ -36,9 +39,11 @@ const (
 // Line is one row of the account.
 type Line struct {
 	Node     string    `json:"node"`
-	Identity string    `json:"identity,omitempty"`
+	Identity string    `json:"identity,omitempty"` // the authenticated name; none when nobody is authenticated
+	Stream   int       `json:"stream,omitempty"`   // which of Streams, from 1
+	Streams  int       `json:"streams,omitempty"`  // live ones of this client; left out when there is one
 	Type     string    `json:"type"`
-	Config   string    `json:"config"`
+	Revision string    `json:"revision,omitempty"` // of the newest sources that it has taken as a whole
 	State    State     `json:"state"`
 	Since    time.Time `json:"since"`
 	Refusals []Refusal `json:"refusals,omitempty"`
@@ -46,212 +51,238 @@ type Line struct {
 
 // Refusal is one resource with the client's words, cut and redacted.
 type Refusal struct {
-	Resource string `json:"resource"`
+	Resource string `json:"resource"`      // empty: nobody knows which
+	Pos      string `json:"pos,omitempty"` // file:line:col of what it was made from
 	Why      string `json:"why"`
 }
 
-// Ledger is safe for concurrent use.
+// Late says whether the line's client owes an answer for longer than Overdue.
+func (l Line) Late(now time.Time) bool {
+	return (l.State == Pending || l.State == Warming) && now.Sub(l.Since) > Overdue
+}
+
+// Ledger is safe for concurrent use. A nil one keeps nothing.
 type Ledger struct {
 	now func() time.Time
 
-	mu    sync.Mutex
-	nodes map[string]*node
-}
-
-type node struct {
-	connections int
-	identity    string
-	gone        time.Time
-	types       map[string]*entry
-}
-
-type entry struct {
-	version  string
-	inFlight int
-	since    time.Time // of the state
-	refusals map[string]string
+	mu       sync.Mutex
+	accounts []*Account // in the order of their opening
 }
 
 // New returns an empty ledger; now is the clock.
-func New(now func() time.Time) *Ledger {
-	return &Ledger{now: now, nodes: map[string]*node{}}
+func New(now func() time.Time) *Ledger { return &Ledger{now: now} }
+
+// Account is that of one stream. A nil one keeps nothing.
+type Account struct {
+	ledger         *Ledger
+	node, identity string
+	gone           time.Time
+	types          map[string]*entry
 }
 
-// Connected notes a new stream of a node, and the authenticated name of its
-// client; empty when there is none.
-func (l *Ledger) Connected(id, identity string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	n := l.nodes[id]
-	if n == nil {
-		n = &node{types: map[string]*entry{}}
-		l.nodes[id] = n
-	}
-	n.connections++
-	n.identity = identity
-	for _, e := range n.types {
-		e.inFlight = 0 // answers to an earlier stream never come
-	}
+type entry struct {
+	revision string
+	oldest   time.Time // of what has no answer yet
+	since    time.Time // the last time that it changed between refused and not, answered and not
+	refusals map[string]Refusal
 }
 
-// Gone notes the end of a stream.
-func (l *Ledger) Gone(id string) {
+// Open notes a new stream of a node, and the authenticated name of its client;
+// empty when there is none.
+func (l *Ledger) Open(node, identity string) *Account {
+	if l == nil {
+		return nil
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if n := l.nodes[id]; n != nil {
-		if n.connections--; n.connections <= 0 {
-			n.connections, n.gone = 0, l.now()
+	a := &Account{ledger: l, node: printable(node), identity: printable(identity), types: map[string]*entry{}}
+	l.forget()
+	l.accounts = append(l.accounts, a)
+	return a
+}
+
+// Close notes the end of the stream.
+func (a *Account) Close() {
+	if a == nil {
+		return
+	}
+	a.ledger.mu.Lock()
+	defer a.ledger.mu.Unlock()
+	a.gone = a.ledger.now()
+	a.ledger.forget()
+}
+
+// forget drops what is gone for long, and what is gone of clients of whom
+// something newer is known; the caller holds the lock.
+func (l *Ledger) forget() {
+	now, newer := l.now(), map[[2]string]bool{}
+	kept := make([]*Account, 0, len(l.accounts))
+	for _, a := range slices.Backward(l.accounts) {
+		if !a.gone.IsZero() && (newer[a.client()] || now.Sub(a.gone) > rememberGone) {
+			continue
 		}
+		newer[a.client()] = true
+		kept = append(kept, a)
 	}
-	for id, n := range l.nodes {
-		if n.connections == 0 && l.now().Sub(n.gone) > rememberGone {
-			delete(l.nodes, id)
-		}
-	}
+	slices.Reverse(kept)
+	l.accounts = kept
 }
 
-// Sent notes a response with the names in it.
-func (l *Ledger) Sent(id, typeURL, version string, names []string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	e := l.entry(id, typeURL)
-	if version != "" {
-		e.version = version
+func (a *Account) client() [2]string { return [2]string{a.node, a.identity} }
+
+// Settled notes resources of which the client has what it should have, or which
+// are on their way anew, or which it should not have any more: what it said of
+// them before is history.
+func (a *Account) Settled(typeURL string, names []string) {
+	if a == nil {
+		return
 	}
-	if e.inFlight++; e.inFlight == 1 {
-		e.since = l.now()
+	a.ledger.mu.Lock()
+	defer a.ledger.mu.Unlock()
+	e := a.types[typeURL]
+	if e == nil || len(e.refusals) == 0 {
+		return
 	}
 	for _, name := range names {
-		delete(e.refusals, name)
+		delete(e.refusals, printable(name))
 	}
 	delete(e.refusals, "")
-}
-
-// Acked notes that a response was taken.
-func (l *Ledger) Acked(id, typeURL string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.entry(id, typeURL).answered(l.now())
-}
-
-// Refused notes that a response was refused, and which resources are to blame;
-// none named means that nobody knows.
-func (l *Ledger) Refused(id, typeURL string, names []string, why string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	e := l.entry(id, typeURL)
-	e.answered(l.now())
-	if len(names) == 0 {
-		names = []string{""}
+	if len(e.refusals) == 0 {
+		e.since = a.ledger.now()
 	}
-	for _, name := range names {
-		if len(e.refusals) < maxRefusals {
-			e.refusals[name] = redact(why)
+}
+
+// Waits notes since when the client owes an answer; the zero time when it owes
+// none.
+func (a *Account) Waits(typeURL string, oldest time.Time) {
+	if a == nil {
+		return
+	}
+	a.ledger.mu.Lock()
+	defer a.ledger.mu.Unlock()
+	e := a.entry(typeURL)
+	if !e.oldest.IsZero() && oldest.IsZero() && len(e.refusals) == 0 {
+		e.since = a.ledger.now()
+	}
+	e.oldest = oldest
+}
+
+// Reached notes that the client has all that is in force of some sources.
+func (a *Account) Reached(typeURL, revision string) {
+	if a == nil {
+		return
+	}
+	a.ledger.mu.Lock()
+	defer a.ledger.mu.Unlock()
+	a.entry(typeURL).revision = revision
+}
+
+// Refused notes which resources the client refused, in its words; none named
+// means that nobody knows.
+func (a *Account) Refused(typeURL, why string, which []Refusal) {
+	if a == nil {
+		return
+	}
+	a.ledger.mu.Lock()
+	defer a.ledger.mu.Unlock()
+	e := a.entry(typeURL)
+	if len(which) == 0 {
+		which = []Refusal{{}}
+	}
+	if len(e.refusals) == 0 {
+		e.since = a.ledger.now()
+	}
+	why = redact(why)
+	for _, r := range which {
+		r.Resource, r.Pos, r.Why = printable(r.Resource), printable(r.Pos), why
+		if _, again := e.refusals[r.Resource]; again || len(e.refusals) < maxRefusals {
+			e.refusals[r.Resource] = r
 		}
 	}
-	e.since = l.now()
 }
 
-// Settled notes resources of which a node has what it should have, or which it
-// should not have any more: what it said of them before is history.
-func (l *Ledger) Settled(id, typeURL string, names []string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	n := l.nodes[id]
-	if n == nil || n.types[typeURL] == nil {
-		return
-	}
-	e := n.types[typeURL]
-	if len(e.refusals) == 0 {
-		return
-	}
-	for _, name := range names {
-		delete(e.refusals, name)
-	}
-	if len(e.refusals) == 0 {
-		e.since = l.now()
-	}
-}
-
-func (l *Ledger) entry(id, typeURL string) *entry {
-	n := l.nodes[id]
-	if n == nil {
-		n = &node{types: map[string]*entry{}, gone: l.now()}
-		l.nodes[id] = n
-	}
-	e := n.types[typeURL]
+func (a *Account) entry(typeURL string) *entry {
+	e := a.types[typeURL]
 	if e == nil {
-		e = &entry{since: l.now(), refusals: map[string]string{}}
-		n.types[typeURL] = e
+		e = &entry{since: a.ledger.now(), refusals: map[string]Refusal{}}
+		a.types[typeURL] = e
 	}
 	return e
 }
 
-func (e *entry) answered(now time.Time) {
-	if e.inFlight = max(e.inFlight-1, 0); e.inFlight == 0 {
-		e.since = now
-	}
-}
-
-// Lines returns the account, sorted by node and type.
+// Lines returns the account, sorted by node, stream and type.
 func (l *Ledger) Lines() []Line {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	now := l.now()
-	lines := []Line{}
-	for id, n := range l.nodes {
-		for typeURL, e := range n.types {
-			line := Line{Node: id, Identity: n.identity, Type: short(typeURL), Config: e.version, State: e.state(typeURL, now), Since: e.since}
-			if n.connections == 0 {
-				line.State, line.Since = Gone, n.gone
+	l.forget()
+	live := map[[2]string]int{}
+	for _, a := range l.accounts {
+		if a.gone.IsZero() {
+			live[a.client()]++
+		}
+	}
+	now, lines, seen := l.now(), []Line{}, map[[2]string]int{}
+	for _, a := range l.accounts {
+		if !a.gone.IsZero() && live[a.client()] > 0 {
+			continue
+		}
+		seen[a.client()]++
+		for typeURL, e := range a.types {
+			line := Line{Node: a.node, Identity: a.identity, Type: short(typeURL), Revision: e.revision}
+			if live[a.client()] > 1 {
+				line.Stream, line.Streams = seen[a.client()], live[a.client()]
 			}
-			for name, why := range e.refusals {
-				line.Refusals = append(line.Refusals, Refusal{Resource: name, Why: why})
+			if line.State, line.Since = e.state(typeURL, now); !a.gone.IsZero() {
+				line.State, line.Since = Gone, a.gone
+			}
+			for _, r := range e.refusals {
+				line.Refusals = append(line.Refusals, r)
 			}
 			slices.SortFunc(line.Refusals, func(a, b Refusal) int { return cmp.Compare(a.Resource, b.Resource) })
 			lines = append(lines, line)
 		}
 	}
-	slices.SortFunc(lines, func(a, b Line) int { return cmp.Or(cmp.Compare(a.Node, b.Node), cmp.Compare(a.Type, b.Type)) })
+	slices.SortFunc(lines, func(a, b Line) int {
+		return cmp.Or(cmp.Compare(a.Node, b.Node), cmp.Compare(a.Identity, b.Identity), cmp.Compare(a.Stream, b.Stream), cmp.Compare(a.Type, b.Type))
+	})
 	return lines
 }
 
-func (e *entry) state(typeURL string, now time.Time) State {
+// Faults are what an operator should look at, one a client and type: answers
+// that are overdue, and refusals.
+func (l *Ledger) Faults() []string {
+	var faults []string
+	now := l.now()
+	for _, line := range l.Lines() {
+		switch {
+		case line.Late(now):
+			faults = append(faults, fmt.Sprintf("%s has not answered for its %s since %s (%s)", line.Node, line.Type, line.Since.UTC().Format(time.RFC3339), line.State))
+		case line.State == Refused:
+			for _, r := range line.Refusals {
+				at := ""
+				if r.Pos != "" {
+					at = r.Pos + ": "
+				}
+				faults = append(faults, fmt.Sprintf("%s%s refused %s %q and serves its last good one: %s", at, line.Node, line.Type, r.Resource, r.Why))
+			}
+		}
+	}
+	return faults
+}
+
+func (e *entry) state(typeURL string, now time.Time) (State, time.Time) {
 	switch {
 	case len(e.refusals) > 0:
-		return Refused
-	case e.inFlight > 0 && typeURL == clusterType && now.Sub(e.since) > warmingAfter:
-		return Warming
-	case e.inFlight > 0:
-		return Pending
+		return Refused, e.since
+	case e.oldest.IsZero():
+		return Synced, e.since
+	case typeURL == clusterType && now.Sub(e.oldest) > warmingAfter:
+		return Warming, e.oldest
 	}
-	return Synced
+	return Pending, e.oldest
 }
 
 // short is the last word of a type URL, lower case: "cluster".
 func short(typeURL string) string {
 	return strings.ToLower(typeURL[strings.LastIndexByte(typeURL, '.')+1:])
-}
-
-// redact cuts a refusal before anything in it that may be a secret or a dump
-// of config, and to a length that a terminal shows.
-func redact(why string) string {
-	why = strings.Join(strings.Fields(why), " ")
-	if cut := secretAt(why); cut >= 0 {
-		why = why[:cut] + "…"
-	}
-	if len(why) > maxWords {
-		why = strings.ToValidUTF8(why[:maxWords], "") + "…"
-	}
-	return why
-}
-
-// secretAt is where keys, or Envoy's textual dumps (they begin with a random
-// one of three markers), begin; -1 when there are none.
-func secretAt(why string) int {
-	loc := regexp.MustCompile(`-----BEGIN|goo\.gle/debug|debugproto|private_key|inline_(bytes|string)`).FindStringIndex(why)
-	if loc == nil {
-		return -1
-	}
-	return loc[0]
 }

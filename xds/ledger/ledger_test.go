@@ -35,26 +35,85 @@ func TestStates(t *testing.T) {
 			t.Fatalf("state %s, want %s", got, s)
 		}
 	}
-	l.Connected("edge-1", "")
-	l.Sent("edge-1", release.TypeCluster, "v1", []string{"a"})
+	a := l.Open("edge-1", "")
+	a.Waits(release.TypeCluster, c.t)
 	want(ledger.Pending)
 	c.pass(1100 * time.Millisecond)
 	want(ledger.Warming)
-	l.Acked("edge-1", release.TypeCluster)
+	a.Waits(release.TypeCluster, time.Time{})
 	want(ledger.Synced)
-	l.Sent("edge-1", release.TypeCluster, "v2", []string{"a"})
-	l.Refused("edge-1", release.TypeCluster, []string{"a"}, "no")
+	a.Refused(release.TypeCluster, "no", []ledger.Refusal{{Resource: "a"}})
 	want(ledger.Refused)
-	l.Sent("edge-1", release.TypeCluster, "v3", []string{"a"})
-	l.Acked("edge-1", release.TypeCluster)
+	a.Waits(release.TypeCluster, c.t)
+	want(ledger.Refused)
+	a.Settled(release.TypeCluster, []string{"a"})
+	want(ledger.Pending)
+	a.Waits(release.TypeCluster, time.Time{})
 	want(ledger.Synced)
-	l.Gone("edge-1")
+	a.Close()
 	want(ledger.Gone)
-	c.pass(11 * time.Minute)
-	l.Connected("edge-2", "")
-	l.Gone("edge-2")
+	c.pass(61 * time.Second)
 	if lines := l.Lines(); len(lines) != 0 {
-		t.Fatalf("kept beyond ten minutes: %+v", lines)
+		t.Fatalf("kept beyond a minute: %+v", lines)
+	}
+}
+
+// TestOverdue: an answer that does not come is a fault after 5 s.
+func TestOverdue(t *testing.T) {
+	l, c := newLedger()
+	a := l.Open("edge-1", "")
+	a.Waits(release.TypeEndpoint, c.t)
+	a.Waits(release.TypeCluster, c.t)
+	c.pass(ledger.Overdue)
+	if f := l.Faults(); len(f) != 0 {
+		t.Fatalf("too early: %q", f)
+	}
+	c.pass(time.Millisecond)
+	for _, line := range l.Lines() {
+		if !line.Late(c.t) {
+			t.Errorf("%+v", line)
+		}
+	}
+	f := l.Faults()
+	if len(f) != 2 || f[0] != "edge-1 has not answered for its cluster since 2027-01-15T08:00:00Z (WARMING)" || f[1] != "edge-1 has not answered for its clusterloadassignment since 2027-01-15T08:00:00Z (PENDING)" {
+		t.Fatalf("got %q", f)
+	}
+	a.Close()
+	if f := l.Faults(); len(f) != 0 {
+		t.Fatalf("of who is gone: %q", f)
+	}
+}
+
+// TestStreamsOfOneClient: two that call themselves alike are told apart, and one
+// that leaves does not make the other look gone.
+func TestStreamsOfOneClient(t *testing.T) {
+	l, c := newLedger()
+	first, second := l.Open("edge", "uid 0"), l.Open("edge", "uid 0")
+	first.Reached(release.TypeCluster, "new")
+	second.Refused(release.TypeCluster, "no", nil)
+	lines := l.Lines()
+	if len(lines) != 2 || lines[0].Stream != 1 || lines[0].Streams != 2 || lines[0].State != ledger.Synced || lines[1].Stream != 2 || lines[1].State != ledger.Refused {
+		t.Fatalf("got %+v", lines)
+	}
+	second.Close()
+	if line := only(t, l); line.State != ledger.Synced || line.Streams != 0 {
+		t.Fatalf("one left: %+v", line)
+	}
+	third := l.Open("edge", "uid 0") // it comes back before the first is known to be gone
+	third.Reached(release.TypeCluster, "new")
+	first.Close()
+	if line := only(t, l); line.State != ledger.Synced || line.Streams != 0 {
+		t.Fatalf("a reconnect that overlaps: %+v", line)
+	}
+	third.Close()
+	if line := only(t, l); line.State != ledger.Gone || line.Revision != "new" {
+		t.Fatalf("all left: %+v", line)
+	}
+	c.pass(30 * time.Second)
+	other := l.Open("edge", "somebody else")
+	other.Reached(release.TypeCluster, "new")
+	if lines := l.Lines(); len(lines) != 2 {
+		t.Fatalf("another identity of that name: %+v", lines)
 	}
 }
 
@@ -64,12 +123,14 @@ func TestWordsAreCutAndFreeOfSecrets(t *testing.T) {
 		"lines": {"a\n  b", "a b"},
 		"pem":   {"bad key -----BEGIN PRIVATE KEY-----\nMIIsecret", "bad key …"},
 		"dump":  {"Invalid duration: goo.gle/debugproto seconds: -1 secret", "Invalid duration: …"},
+		"ansi":  {"\x1b[2Jgone\a", `\x1b[2Jgone\a`},
+		"bidi":  {"a\u202eb", `a\u202eb`},
+		"bytes": {"a\xffb", `a\ufffdb`},
 		"long":  {strings.Repeat("x", 500), strings.Repeat("x", 200) + "…"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			l, _ := newLedger()
-			l.Connected("n", "")
-			l.Refused("n", release.TypeSecret, []string{"s"}, c.why)
+			l.Open("n", "").Refused(release.TypeSecret, c.why, []ledger.Refusal{{Resource: "s"}})
 			if got := only(t, l).Refusals[0].Why; got != c.want {
 				t.Fatalf("got %q, want %q", got, c.want)
 			}
@@ -77,10 +138,21 @@ func TestWordsAreCutAndFreeOfSecrets(t *testing.T) {
 	}
 }
 
+// TestNamesArePrintable: a node may call itself anything.
+func TestNamesArePrintable(t *testing.T) {
+	l, _ := newLedger()
+	l.Open("n\x1b[2J", "i\r").Refused(release.TypeCluster, "no", []ledger.Refusal{{Resource: "c\n", Pos: "f\t:1:1"}})
+	line := only(t, l)
+	if line.Node != `n\x1b[2J` || line.Identity != `i\r` || line.Refusals[0].Resource != `c\n` || line.Refusals[0].Pos != `f\t:1:1` {
+		t.Fatalf("%+v", line)
+	}
+}
+
 func TestRefusalsAreBounded(t *testing.T) {
 	l, _ := newLedger()
+	a := l.Open("n", "")
 	for i := range 1000 {
-		l.Refused("n", release.TypeCluster, []string{strings.Repeat("c", i+1)}, "no")
+		a.Refused(release.TypeCluster, "no", []ledger.Refusal{{Resource: strings.Repeat("c", i+1)}})
 	}
 	if n := len(only(t, l).Refusals); n > 20 {
 		t.Fatalf("%d refusals kept", n)
@@ -90,37 +162,29 @@ func TestRefusalsAreBounded(t *testing.T) {
 // TestRefusalIsHistory: what is in force or not wanted any more is no refusal.
 func TestRefusalIsHistory(t *testing.T) {
 	l, _ := newLedger()
-	l.Settled("n", release.TypeCluster, []string{"a"}) // of nobody
-	l.Connected("n", "")
-	l.Sent("n", release.TypeCluster, "v1", []string{"a", "b"})
-	l.Refused("n", release.TypeCluster, []string{"a", "b"}, "no")
-	l.Settled("n", release.TypeCluster, []string{"b", "c"})
+	a := l.Open("n", "")
+	a.Settled(release.TypeCluster, []string{"a"}) // of nothing
+	a.Refused(release.TypeCluster, "no", []ledger.Refusal{{Resource: "a", Pos: "gateway.yaml:3:5"}, {Resource: "b"}})
+	a.Settled(release.TypeCluster, []string{"b", "c"})
 	if line := only(t, l); line.State != ledger.Refused || len(line.Refusals) != 1 || line.Refusals[0].Resource != "a" {
 		t.Fatalf("got %+v", line)
 	}
-	l.Settled("n", release.TypeCluster, []string{"a"})
+	if f := l.Faults(); len(f) != 1 || f[0] != `gateway.yaml:3:5: n refused cluster "a" and serves its last good one: no` {
+		t.Fatalf("%q", f)
+	}
+	a.Settled(release.TypeCluster, []string{"a"})
 	if line := only(t, l); line.State != ledger.Synced || line.Refusals != nil {
 		t.Fatalf("got %+v", line)
 	}
 }
 
-// TestReconnect: answers to an earlier stream never come, refusals stay.
-func TestReconnect(t *testing.T) {
-	l, c := newLedger()
-	l.Connected("n", "")
-	l.Sent("n", release.TypeCluster, "v1", []string{"a"})
-	l.Refused("n", release.TypeCluster, []string{"a"}, "no")
-	l.Sent("n", release.TypeListener, "v1", nil)
-	l.Gone("n")
-	c.pass(time.Minute)
-	l.Connected("n", "")
-	lines := l.Lines()
-	if len(lines) != 2 || lines[0].State != ledger.Refused || lines[1].State != ledger.Synced {
-		t.Fatalf("got %+v", lines)
-	}
-	l.Acked("n", release.TypeListener) // one too many is no harm
-	l.Sent("n", release.TypeListener, "v2", nil)
-	if line := l.Lines()[1]; line.State != ledger.Pending || line.Config != "v2" {
-		t.Fatalf("got %+v", line)
-	}
+// TestNoLedger: without one, nothing is kept and nothing breaks.
+func TestNoLedger(t *testing.T) {
+	var l *ledger.Ledger
+	a := l.Open("n", "")
+	a.Refused("t", "no", nil)
+	a.Settled("t", nil)
+	a.Waits("t", time.Now())
+	a.Reached("t", "r")
+	a.Close()
 }

@@ -2,7 +2,6 @@ package push
 
 import (
 	"context"
-	"strconv"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"google.golang.org/grpc/codes"
@@ -48,12 +47,7 @@ func (st *stream) meet(ctx context.Context, node *corev3.Node) error {
 		st.client = client
 	}
 	st.id, st.audience = node.GetId(), audienceOf(node)
-	if st.remembered = st.client.Identity; st.remembered == "" {
-		st.remembered = "\x00" + strconv.FormatUint(st.srv.nobody.Add(1), 10)
-	}
-	if st.srv.cfg.Ledger != nil {
-		st.srv.cfg.Ledger.Connected(st.id, st.client.Identity)
-	}
+	st.account = st.srv.cfg.Ledger.Open(st.id, st.client.Identity)
 	return nil
 }
 

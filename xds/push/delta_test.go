@@ -20,9 +20,11 @@ func settle(t *testing.T, s *server, id string) *client {
 	t.Helper()
 	s.Publish(made(t, cluster("a", 1), cluster("b", 1), of(listener("http"), routes("r", "a"))))
 	c := s.connect(t, id)
-	if r := c.next(release.TypeRuntime); len(r.GetRemovedResources()) != 1 {
+	r := c.next(release.TypeRuntime)
+	if len(r.GetRemovedResources()) != 1 {
 		t.Fatal("a runtime layer that does not exist must be answered")
 	}
+	c.ack(r)
 	c.subscribe(release.TypeCluster)
 	c.take(release.TypeCluster, "a", "b")
 	c.take(release.TypeEndpoint, "a")
@@ -159,32 +161,55 @@ func (c *client) silenceOf(t *testing.T, url string) {
 	}
 }
 
+// TestRefusesEverything: no content goes to one process more than twice, the
+// second time alone; a fresh process, which brings no versions, starts anew.
 func TestRefusesEverything(t *testing.T) {
-	s := start(t, push.Config{Hold: 50 * time.Millisecond})
-	s.Publish(made(t, cluster("a", 1), cluster("b", 1), of(listener("http"), listener("two"), routes("r", "a"))))
-	seen := map[string]int{}
-	for range 3 { // reconnects, too
-		c := s.connect(t, "stubborn")
-		c.subscribe(release.TypeCluster)
-		c.subscribe(release.TypeListener)
-		c.subscribe(release.TypeRoute, "http")
-		c.subscribe(release.TypeEndpoint, "a", "b")
-		for idle := false; !idle; {
-			select {
-			case r := <-c.in:
-				for _, one := range r.GetResources() {
-					seen[r.GetTypeUrl()+one.GetName()+one.GetVersion()]++
+	for name, held := range map[string]map[string]string{"fresh": nil, "carries on": {"a": "old"}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := start(t, push.Config{Hold: 50 * time.Millisecond})
+			s.Publish(made(t, cluster("a", 1), cluster("b", 1), of(listener("http"), listener("two"), routes("r", "a"))))
+			seen := map[string]int{}
+			for range 3 {
+				before := len(seen)
+				c := s.connect(t, "stubborn")
+				c.resume(release.TypeCluster, held)
+				c.subscribe(release.TypeListener)
+				c.subscribe(release.TypeRoute, "http")
+				c.subscribe(release.TypeEndpoint, "a", "b")
+				c.refuseAll(300*time.Millisecond, seen)
+				c.leave()
+				within(t, 2*time.Second, "gone", func() bool { return s.state("cluster") == ledger.Gone })
+				for what, n := range seen {
+					if n > 2 {
+						t.Errorf("%s was sent %d times", what, n)
+					}
 				}
-				c.nack(r, "no")
-			case <-time.After(300 * time.Millisecond):
-				idle = true
+				switch {
+				case before > 0 && held != nil && len(seen) != before:
+					t.Errorf("new to it on the same release: %v", seen)
+				case held == nil && len(seen) == 0:
+					t.Error("a fresh process was sent nothing")
+				case held == nil:
+					clear(seen)
+				}
 			}
-		}
-		c.leave()
+		})
 	}
-	for what, n := range seen {
-		if n > 2 {
-			t.Errorf("%s was sent %d times", what, n)
+}
+
+// refuseAll refuses what comes until nothing does, and counts it.
+func (c *client) refuseAll(idle time.Duration, seen map[string]int) {
+	c.t.Helper()
+	for {
+		select {
+		case r := <-c.in:
+			for _, one := range r.GetResources() {
+				seen[r.GetTypeUrl()+one.GetName()+one.GetVersion()]++
+			}
+			c.nack(r, "no")
+		case <-time.After(idle):
+			return
 		}
 	}
 }

@@ -62,7 +62,13 @@ func newPlane(t *testing.T, address string) *plane {
 }
 
 // responses is how many were sent, in all.
-func (p *plane) responses(t *testing.T) (n float64) {
+func (p *plane) responses(t *testing.T) float64 {
+	t.Helper()
+	return p.sum(t, "tollgate_xds_responses_total")
+}
+
+// sum is that of a metric over its labels.
+func (p *plane) sum(t *testing.T, name string) (n float64) {
 	t.Helper()
 	families, err := p.metrics.Gather()
 	if err != nil {
@@ -70,8 +76,8 @@ func (p *plane) responses(t *testing.T) (n float64) {
 	}
 	for _, family := range families {
 		for _, m := range family.GetMetric() {
-			if family.GetName() == "tollgate_xds_responses_total" {
-				n += m.GetCounter().GetValue()
+			if family.GetName() == name {
+				n += m.GetCounter().GetValue() + m.GetGauge().GetValue()
 			}
 		}
 	}

@@ -10,6 +10,7 @@ type metrics struct {
 	streams   prometheus.Gauge
 	responses *prometheus.CounterVec
 	answers   *prometheus.CounterVec
+	overdue   *prometheus.GaugeVec
 	rolls     prometheus.Histogram
 }
 
@@ -18,6 +19,7 @@ func newMetrics(r prometheus.Registerer) (metrics, error) {
 		streams:   prometheus.NewGauge(prometheus.GaugeOpts{Name: "tollgate_xds_streams", Help: "Connected xDS clients."}),
 		responses: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tollgate_xds_responses_total", Help: "Responses sent, by type."}, []string{"type_url"}),
 		answers:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tollgate_xds_answers_total", Help: "What clients said of responses: ack or nack, by type."}, []string{"type_url", "answer"}),
+		overdue:   prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "tollgate_xds_overdue_answers", Help: "Clients that owe an answer for more than 5 s, by type."}, []string{"type_url"}),
 		rolls: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "tollgate_xds_roll_seconds", Help: "From a release to its being handed to every stream.", Buckets: prometheus.ExponentialBuckets(0.001, 4, 8),
 		}),
@@ -25,5 +27,5 @@ func newMetrics(r prometheus.Registerer) (metrics, error) {
 	if r == nil {
 		return m, nil
 	}
-	return m, errors.Join(r.Register(m.streams), r.Register(m.responses), r.Register(m.answers), r.Register(m.rolls))
+	return m, errors.Join(r.Register(m.streams), r.Register(m.responses), r.Register(m.answers), r.Register(m.overdue), r.Register(m.rolls))
 }

@@ -7,6 +7,8 @@ import (
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 
+	"tollgate/xds/ledger"
+	"tollgate/xds/push/flight"
 	"tollgate/xds/push/view"
 	"tollgate/xds/release"
 )
@@ -26,7 +28,7 @@ type plan struct {
 
 // kind adds the responses of one type.
 func (p *plan) kind(url string) {
-	if !p.view.Full && !view.Deciding(url) {
+	if !p.view.Known(url) {
 		return
 	}
 	sub := p.stream.subs[url]
@@ -48,7 +50,8 @@ func (p *plan) kind(url string) {
 	all := p.view.All(p.stream.audience, url)
 	var upserts []*release.Resource
 	var removed, settled []string
-	for _, name := range sub.due(all) {
+	due, onTrial := sub.due(all), sub.trial.Waits()
+	for _, name := range due {
 		one := all[name]
 		if url == release.TypeSecret && one != nil && !p.shown(name) {
 			one = nil
@@ -56,6 +59,7 @@ func (p *plan) kind(url string) {
 		switch {
 		case one == nil:
 			settled = append(settled, name)
+			delete(sub.refusing, name)
 			if p.absent(url, sub, name) {
 				removed = append(removed, name)
 			}
@@ -64,7 +68,10 @@ func (p *plan) kind(url string) {
 			continue
 		case sub.held[name] == one.Version:
 			settled = append(settled, name)
+			delete(sub.refusing, name)
 			p.recognise(url, sub, one)
+			continue
+		case onTrial[name]:
 			continue
 		}
 		delete(sub.stale, name)
@@ -75,10 +82,31 @@ func (p *plan) kind(url string) {
 			removed = append(removed, name)
 		}
 	}
-	if p.stream.srv.cfg.Ledger != nil && len(settled) > 0 {
-		p.stream.srv.cfg.Ledger.Settled(p.stream.id, url, settled)
+	if len(settled) > 0 {
+		p.stream.account.Settled(url, settled)
 	}
 	p.send(url, sub, upserts, removed)
+	p.try(url, sub, all)
+}
+
+// try sends the next group that is on trial.
+func (p *plan) try(url string, sub *subscription, all map[string]*release.Resource) {
+	for names := sub.trial.Next(); names != nil; names = sub.trial.Next() {
+		b := &flight.Batch{}
+		for _, name := range names {
+			if one := all[name]; one != nil && sub.held[name] != one.Version {
+				if chosen := p.choose(url, sub, one); chosen != nil {
+					b.Resources = append(b.Resources, chosen)
+				}
+			}
+		}
+		if len(b.Resources) > 0 {
+			p.respond(url, sub, b)
+			sub.trying = b.Nonce
+			return
+		}
+		sub.trial.Unanswered()
+	}
 }
 
 // due returns the names to compare with what is served, sorted.
@@ -177,7 +205,13 @@ func (p *plan) followers(url string) []string {
 // or nil.
 func (p *plan) choose(url string, sub *subscription, one *release.Resource) *release.Resource {
 	st := p.stream
-	if st.refused(one) {
+	if why, parked := sub.parked[one.Name]; parked {
+		delete(sub.parked, one.Name)
+		st.record.Add(url, one.Name, one.Version, why)
+	}
+	if why, refused := st.record.Has(url, one.Name, one.Version); refused {
+		sub.refusing[one.Name] = true
+		st.account.Refused(url, why, []ledger.Refusal{refusalOf(one)})
 		good := sub.revert[one.Name]
 		delete(sub.revert, one.Name)
 		return good
@@ -193,7 +227,10 @@ func (p *plan) choose(url string, sub *subscription, one *release.Resource) *rel
 	}
 	st.waiting[one.Name] = true
 	held := st.interims.Of(st.sent[one.Name], one, warming)
-	if held == nil || sub.held[one.Name] == held.Version || st.refused(held) {
+	if held == nil || sub.held[one.Name] == held.Version {
+		return nil
+	}
+	if _, refused := st.record.Has(url, held.Name, held.Version); refused {
 		return nil
 	}
 	return held
@@ -217,43 +254,45 @@ func (p *plan) warming(one *release.Resource) []string {
 // send adds responses: one resource each where Envoy would apply an
 // unpredictable part of a refused batch, few large ones elsewhere.
 func (p *plan) send(url string, sub *subscription, upserts []*release.Resource, removed []string) {
+	probe := sub.probe && sub.flight.Len() > 0 && url != release.TypeCluster
+	sub.probe = false
 	if len(upserts) == 0 && len(removed) == 0 {
-		if sub.wildcard && !sub.answered {
+		if probe || sub.wildcard && !sub.answered {
 			sub.answered = true
-			p.respond(url, sub, &batch{})
+			p.respond(url, sub, &flight.Batch{})
 		}
 		return
 	}
 	sub.answered = true
 	single := url == release.TypeRoute || url == release.TypeEndpoint || url == release.TypeSecret || url == release.TypeRateLimit
-	b, size := &batch{removed: removed}, 0
+	b, size := &flight.Batch{Removed: removed}, 0
 	for _, one := range upserts {
-		if single || sub.alone[one.Name] {
-			p.respond(url, sub, &batch{resources: []*release.Resource{one}})
+		if single {
+			p.respond(url, sub, &flight.Batch{Resources: []*release.Resource{one}})
 			continue
 		}
-		if size+len(one.Body.GetValue()) > maxBatch && len(b.resources) > 0 {
+		if size+len(one.Body.GetValue()) > maxBatch && len(b.Resources) > 0 {
 			p.respond(url, sub, b)
-			b, size = &batch{}, 0
+			b, size = &flight.Batch{}, 0
 		}
-		b.resources = append(b.resources, one)
+		b.Resources = append(b.Resources, one)
 		size += len(one.Body.GetValue())
 	}
-	if len(b.resources) > 0 || len(b.removed) > 0 {
+	if len(b.Resources) > 0 || len(b.Removed) > 0 {
 		p.respond(url, sub, b)
 	}
 }
 
-func (p *plan) respond(url string, sub *subscription, b *batch) {
+func (p *plan) respond(url string, sub *subscription, b *flight.Batch) {
 	st := p.stream
-	response := &discoveryv3.DeltaDiscoveryResponse{TypeUrl: url, Nonce: st.nextNonce(), RemovedResources: b.removed}
-	b.again = map[string]string{}
+	b.Nonce, b.Before = st.nextNonce(), map[string]string{}
+	response := &discoveryv3.DeltaDiscoveryResponse{TypeUrl: url, Nonce: b.Nonce, RemovedResources: b.Removed}
 	p.secretsAgain(url)
-	names := make([]string, 0, len(b.resources))
-	for _, one := range b.resources {
+	names := make([]string, 0, len(b.Resources))
+	for _, one := range b.Resources {
 		old, had := sub.held[one.Name]
 		if had {
-			b.again[one.Name] = old
+			b.Before[one.Name] = old
 		}
 		sub.held[one.Name] = one.Version
 		delete(sub.missing, one.Name)
@@ -261,6 +300,7 @@ func (p *plan) respond(url string, sub *subscription, b *batch) {
 		delete(sub.revert, one.Name)
 		if sub.good[one.Name] != one || one == p.view.Get(st.audience, url, one.Name) {
 			names = append(names, one.Name) // what is taken back stays refused
+			delete(sub.refusing, one.Name)
 		}
 		response.Resources = append(response.Resources, &discoveryv3.Resource{Name: one.Name, Version: one.Version, Resource: one.Body})
 		response.SystemVersionInfo = one.Version
@@ -276,12 +316,10 @@ func (p *plan) respond(url string, sub *subscription, b *batch) {
 			st.sent[one.Name] = one
 		}
 	}
-	sub.pending[response.GetNonce()] = b
+	sub.flight.Add(b, p.now)
 	p.responses = append(p.responses, response)
 	st.srv.metrics.responses.WithLabelValues(url).Inc()
-	if st.srv.cfg.Ledger != nil {
-		st.srv.cfg.Ledger.Sent(st.id, url, response.GetSystemVersionInfo(), names)
-	}
+	st.account.Settled(url, names)
 }
 
 // cluster notes that a cluster is on its way: its endpoints follow, and routes

@@ -10,7 +10,6 @@ import (
 	"context"
 	"log/slog"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -18,27 +17,18 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
 
+	"tollgate/xds/ledger"
 	"tollgate/xds/push/refusals"
 	"tollgate/xds/push/routes"
 	"tollgate/xds/push/view"
 	"tollgate/xds/release"
 )
 
-// Ledger is told what happens to every node.
-type Ledger interface {
-	Connected(node, identity string) // identity is empty when nobody is authenticated
-	Sent(node, typeURL, version string, names []string)
-	Acked(node, typeURL string)
-	Refused(node, typeURL string, names []string, why string)
-	Settled(node, typeURL string, names []string) // it has what it should have of these
-	Gone(node string)
-}
-
 // Config is what a server is made of. Zero durations take the defaults.
 type Config struct {
 	Log     *slog.Logger
 	Metrics prometheus.Registerer
-	Ledger  Ledger
+	Ledger  *ledger.Ledger // nil keeps no account
 	// Admit says who a client is and what it may ask for. nil admits everybody to
 	// everything, as nobody in particular.
 	Admit Admit
@@ -60,8 +50,7 @@ type Server struct {
 	incoming chan *release.Release // the newest one that is not rolled out yet
 	metrics  metrics
 	refs     routes.References
-	refused  refusals.Memory
-	nobody   atomic.Uint64 // streams of no authenticated client
+	left     refusals.Archive // what clients refused that left and may carry on
 
 	mu      sync.Mutex
 	view    *view.View
@@ -175,8 +164,9 @@ func (s *Server) barrier(ctx context.Context) {
 		}
 		select {
 		case <-ctx.Done():
-			for _, node := range s.late() {
-				s.cfg.Log.Warn("server has not taken its policies or rules in time, routes go out without it", "node", node, "dur", s.cfg.Barrier)
+			for _, st := range s.late() {
+				st.silence()
+				s.cfg.Log.Warn("server has not taken its policies or rules in time, routes go out without it", "node", st.node(), "dur", s.cfg.Barrier)
 			}
 			return
 		case <-time.After(time.Millisecond):
@@ -184,23 +174,24 @@ func (s *Server) barrier(ctx context.Context) {
 	}
 }
 
-func (s *Server) late() []string {
+func (s *Server) late() []*stream {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var nodes []string
+	var late []*stream
 	for st := range s.streams {
 		if st.decides() && !st.settled(s.view) {
-			nodes = append(nodes, st.node())
+			late = append(late, st)
 		}
 	}
-	return nodes
+	return late
 }
 
 // sweep drops what is retiring and has been named by nobody long enough.
 func (s *Server) sweep(now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.refused.Forget(s.connected(), now)
+	s.left.Forget(now)
+	s.watch(now)
 	if len(s.view.Retiring) == 0 {
 		clear(s.idle)
 		return
@@ -229,13 +220,36 @@ func (s *Server) sweep(now time.Time) {
 	s.set(s.view.Without(gone))
 }
 
-// connected are the clients that are there; the caller holds the lock.
-func (s *Server) connected() map[string]bool {
-	nodes := map[string]bool{}
+// watch makes answers show that are overdue; the caller holds the lock.
+func (s *Server) watch(now time.Time) {
+	count := map[string]int{}
 	for st := range s.streams {
-		nodes[st.memory()] = true
+		late, news := st.overdue(now)
+		for _, url := range late {
+			count[url]++
+		}
+		for _, url := range news {
+			s.cfg.Log.Warn("client does not answer", "node", st.node(), "type_url", url, "dur", ledger.Overdue)
+		}
 	}
-	return nodes
+	for _, url := range view.Kinds() {
+		s.metrics.overdue.WithLabelValues(url).Set(float64(count[url]))
+	}
+}
+
+// Resend forgets what a node refused and sends it again, with all that it has
+// not answered for; it returns to how many streams.
+func (s *Server) Resend(node string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := 0
+	for st := range s.streams {
+		if st.node() == node {
+			st.again()
+			n++
+		}
+	}
+	return n
 }
 
 // used is what the routes of all clients name, those under way included; known
@@ -269,12 +283,16 @@ func (s *Server) join(st *stream) {
 }
 
 func (s *Server) leave(st *stream) {
-	st.doubt(time.Now())
+	client := st.leave(time.Now())
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	delete(s.streams, st)
 	s.metrics.streams.Set(float64(len(s.streams)))
-	s.mu.Unlock()
-	if st.node() != "" && s.cfg.Ledger != nil {
-		s.cfg.Ledger.Gone(st.node())
+	if client == "" {
+		return
+	}
+	// One that came back before it was known to be gone has carried on already.
+	for other := range s.streams {
+		other.inherit(client)
 	}
 }

@@ -31,7 +31,7 @@ func (c *client) gone(url string, want ...string) {
 func meet(t *testing.T, s *server, id string) *client {
 	t.Helper()
 	c := s.connect(t, id)
-	c.next(release.TypeRuntime)
+	c.ack(c.next(release.TypeRuntime))
 	return c
 }
 
@@ -109,8 +109,10 @@ func TestNamesAndWildcard(t *testing.T) {
 	unsubscribe(c, release.TypeCluster, "*")
 	c.silence()
 	s.Publish(made(t, cluster("a", 2), cluster("b", 1), cluster("c", 1)))
-	c.take(release.TypeCluster, "a") // it runs it
-	c.take(release.TypeEndpoint, "a")
+	c.silence() // what only the wildcard had is nothing to it any more
+	s.Publish(made(t, cluster("a", 2), cluster("b", 2), cluster("c", 1)))
+	c.take(release.TypeCluster, "b")
+	c.take(release.TypeEndpoint, "b")
 	c.silence()
 }
 

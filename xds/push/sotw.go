@@ -6,11 +6,13 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/zeebo/xxh3"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"tollgate/xds/ledger"
 	"tollgate/xds/push/refusals"
 	"tollgate/xds/push/view"
 	"tollgate/xds/release"
@@ -29,8 +31,8 @@ type wholeType struct {
 	wildcard bool
 	sent     string // version
 	nonce    string
-	refused  map[string]bool // versions
-	sentAll  []string
+	content  []ledger.Refusal // what was sent, as it would be refused
+	waits    time.Time        // since when there is no answer; zero when none is owed
 }
 
 // StreamAggregatedResources serves clients that do not speak delta: grpc-go and
@@ -41,20 +43,16 @@ func (s *Server) StreamAggregatedResources(grpcStream discoveryv3.AggregatedDisc
 	defer s.leave(st)
 	w := &whole{stream: st, types: map[string]*wholeType{}}
 	ctx := grpcStream.Context()
-	requests, ended := receive(ctx, grpcStream.Recv)
+	ended := listen(grpcStream.Recv, func(r *discoveryv3.DiscoveryRequest) error { return w.request(ctx, r) }, st.wake)
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-ended:
-			return nil // whatever ended it, the client comes back
-		case request := <-requests:
-			if err := w.request(ctx, request); err != nil {
-				return err
-			}
+		case err := <-ended:
+			return err
 		case <-st.wakeup:
 		}
-		for _, response := range w.next(s.current()) {
+		for _, response := range w.next(s.current(), time.Now()) {
 			if err := grpcStream.Send(response); err != nil {
 				return err
 			}
@@ -66,6 +64,9 @@ func (w *whole) request(ctx context.Context, r *discoveryv3.DiscoveryRequest) er
 	st := w.stream
 	st.mu.Lock()
 	defer st.mu.Unlock()
+	if st.gone {
+		return nil
+	}
 	if err := st.meet(ctx, r.GetNode()); err != nil {
 		return err
 	}
@@ -77,7 +78,7 @@ func (w *whole) request(ctx context.Context, r *discoveryv3.DiscoveryRequest) er
 	}
 	t, known := w.types[r.GetTypeUrl()]
 	if !known {
-		t = &wholeType{refused: map[string]bool{}}
+		t = &wholeType{}
 		w.types[r.GetTypeUrl()] = t
 	}
 	if r.GetResponseNonce() != "" && r.GetResponseNonce() != t.nonce {
@@ -96,27 +97,27 @@ func (w *whole) request(ctx context.Context, r *discoveryv3.DiscoveryRequest) er
 	}
 	if !known {
 		t.sent = r.GetVersionInfo() // of an earlier stream; equal content has an equal version
+		if t.sent != "" {
+			st.carryOn()
+		}
 	}
 	if r.GetResponseNonce() == "" {
 		return nil
 	}
+	t.waits = time.Time{}
+	st.account.Waits(r.GetTypeUrl(), t.waits)
 	if detail := r.GetErrorDetail(); detail != nil {
-		t.refused[t.sent] = true
+		st.record.Add(r.GetTypeUrl(), "", t.sent, detail.GetMessage())
 		st.srv.metrics.answers.WithLabelValues(r.GetTypeUrl(), "nack").Inc()
 		st.srv.cfg.Log.Error("client refused its config and keeps the last good one", "node", st.id, "type_url", r.GetTypeUrl(), "err", refusals.Clip(detail.GetMessage()))
-		if st.srv.cfg.Ledger != nil {
-			st.srv.cfg.Ledger.Refused(st.id, r.GetTypeUrl(), t.sentAll, detail.GetMessage())
-		}
+		st.account.Refused(r.GetTypeUrl(), detail.GetMessage(), t.content)
 		return nil
 	}
 	st.srv.metrics.answers.WithLabelValues(r.GetTypeUrl(), "ack").Inc()
-	if st.srv.cfg.Ledger != nil {
-		st.srv.cfg.Ledger.Acked(st.id, r.GetTypeUrl())
-	}
 	return nil
 }
 
-func (w *whole) next(v *view.View) []*discoveryv3.DiscoveryResponse {
+func (w *whole) next(v *view.View, now time.Time) []*discoveryv3.DiscoveryResponse {
 	st := w.stream
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -126,42 +127,65 @@ func (w *whole) next(v *view.View) []*discoveryv3.DiscoveryResponse {
 	var responses []*discoveryv3.DiscoveryResponse
 	for _, url := range view.Kinds() {
 		t := w.types[url]
-		if t == nil {
+		if t == nil || !v.Known(url) {
 			continue
 		}
-		names := t.names
-		if t.wildcard {
-			names = slices.Sorted(maps.Keys(v.All(st.audience, url)))
+		response, content := w.compose(url, t, v)
+		if response == nil {
+			continue
 		}
-		response := &discoveryv3.DiscoveryResponse{TypeUrl: url}
-		hash := xxh3.New()
-		var found []string
-		for _, name := range names {
-			one := v.Get(st.audience, url, name)
-			if one == nil {
-				continue
+		why, refused := st.record.Has(url, "", response.GetVersionInfo())
+		switch {
+		case refused:
+			st.account.Refused(url, why, content)
+			continue
+		case response.GetVersionInfo() == t.sent:
+			if t.waits.IsZero() {
+				st.account.Reached(url, v.Revision(url))
 			}
-			found = append(found, name)
-			_, _ = hash.WriteString(one.Name + "\n" + one.Version + "\n") // a hash takes everything
-			response.Resources = append(response.Resources, &anypb.Any{TypeUrl: one.Body.GetTypeUrl(), Value: one.Body.GetValue()})
-		}
-		complete := url == release.TypeListener || url == release.TypeCluster // absence means removal
-		if len(found) == 0 && !complete {
-			continue
-		}
-		sum := hash.Sum128().Bytes()
-		response.VersionInfo = hex.EncodeToString(sum[:])
-		if response.GetVersionInfo() == t.sent || t.refused[response.GetVersionInfo()] {
 			continue
 		}
 		w.nonce++
 		response.Nonce = strconv.FormatUint(w.nonce, 36)
-		t.sent, t.nonce, t.sentAll = response.GetVersionInfo(), response.GetNonce(), found
+		t.sent, t.nonce, t.content, t.waits = response.GetVersionInfo(), response.GetNonce(), content, now
 		responses = append(responses, response)
 		st.srv.metrics.responses.WithLabelValues(url).Inc()
-		if st.srv.cfg.Ledger != nil {
-			st.srv.cfg.Ledger.Sent(st.id, url, t.sent, found)
-		}
+		st.account.Settled(url, namesOf(content))
+		st.account.Waits(url, now)
 	}
 	return responses
+}
+
+// compose makes the response that says all there is of a type, or nil.
+func (w *whole) compose(url string, t *wholeType, v *view.View) (*discoveryv3.DiscoveryResponse, []ledger.Refusal) {
+	names := t.names
+	if t.wildcard {
+		names = slices.Sorted(maps.Keys(v.All(w.stream.audience, url)))
+	}
+	response, hash := &discoveryv3.DiscoveryResponse{TypeUrl: url}, xxh3.New()
+	var content []ledger.Refusal
+	for _, name := range names {
+		one := v.Get(w.stream.audience, url, name)
+		if one == nil {
+			continue
+		}
+		content = append(content, refusalOf(one))
+		_, _ = hash.WriteString(one.Name + "\n" + one.Version + "\n") // a hash takes everything
+		response.Resources = append(response.Resources, &anypb.Any{TypeUrl: one.Body.GetTypeUrl(), Value: one.Body.GetValue()})
+	}
+	complete := url == release.TypeListener || url == release.TypeCluster // absence means removal
+	if len(content) == 0 && !complete {
+		return nil, nil
+	}
+	sum := hash.Sum128().Bytes()
+	response.VersionInfo = hex.EncodeToString(sum[:])
+	return response, content
+}
+
+func namesOf(content []ledger.Refusal) []string {
+	names := make([]string, 0, len(content))
+	for _, r := range content {
+		names = append(names, r.Resource)
+	}
+	return names
 }

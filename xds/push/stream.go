@@ -1,39 +1,48 @@
 package push
 
 import (
-	"context"
+	"strconv"
 	"sync"
 	"time"
 
+	"tollgate/xds/ledger"
+	"tollgate/xds/push/flight"
+	"tollgate/xds/push/refusals"
 	"tollgate/xds/push/routes"
+	"tollgate/xds/push/trial"
 	"tollgate/xds/push/view"
 	"tollgate/xds/release"
 )
 
 // stream is one client of delta ADS: what it asked for, what it was sent, what
-// it said. Its goroutine alone sends; the mutex lets the server ask about it.
+// it said. One goroutine sends and one reads; the mutex is between them, and lets
+// the server ask.
 type stream struct {
 	srv    *Server
 	wakeup chan struct{}
 	opened time.Time
 
-	mu         sync.Mutex
-	id         string // of the node that it says to be
-	client     Client
-	remembered string // the name under which its refusals are kept
-	audience   release.Audience
-	subs       map[string]*subscription
-	nonce      uint64
-	planned    uint64                       // the view that was last compared
-	warming    map[string]time.Time         // clusters new to this client → when they were sent
-	longest    time.Time                    // no cluster is warming since before
-	waiting    map[string]bool              // route configurations that wait for some of them
-	thawed     bool                         // some of them need not be waited for any more
-	interims   routes.Interims              // the form in which a route configuration waits
-	sent       map[string]*release.Resource // route configurations: the last sent
-	running    map[string]*release.Resource // route configurations: the last taken
-	left       time.Time                    // when routes were last taken
-	blind      map[string]bool              // route configurations that it runs and whose content is not known here
+	mu       sync.Mutex
+	gone     bool
+	id       string // of the node that it says to be
+	client   Client
+	account  *ledger.Account
+	record   refusals.Record
+	resumed  bool // it brought versions, so it is no fresh process
+	mute     bool // it let a barrier pass without an answer
+	audience release.Audience
+	subs     map[string]*subscription
+	nonce    uint64
+	planned  uint64                       // the view that was last compared
+	warming  map[string]time.Time         // clusters new to this client → when they were sent
+	longest  time.Time                    // no cluster is warming since before
+	waiting  map[string]bool              // route configurations that wait for some of them
+	thawed   bool                         // some of them need not be waited for any more
+	interims routes.Interims              // the form in which a route configuration waits
+	sent     map[string]*release.Resource // route configurations: the last sent
+	running  map[string]*release.Resource // route configurations: the last taken
+	left     time.Time                    // when routes were last taken
+	blind    map[string]bool              // route configurations that it runs and whose content is not known here
 }
 
 // subscription is what a client wants and has of one type.
@@ -46,21 +55,21 @@ type subscription struct {
 	claimed  map[string]bool              // it says that it has it; not compared yet
 	stale    map[string]bool              // it came with it, and it is not served any more
 	missing  map[string]bool              // asked for, and told that it is not there
-	alone    map[string]bool              // was part of a refused batch: goes by itself
-	pending  map[string]*batch            // by nonce
 	good     map[string]*release.Resource // clusters: the last taken
 	runs     map[string]bool              // clusters: some version was taken, so routes need not wait
 	revert   map[string]*release.Resource // clusters: taken back because the next was refused
 
+	flight   flight.Flight     // responses without an answer
+	probe    bool              // an empty response is to show whether what went unasked was taken
+	trial    trial.Trial       // of what was refused together
+	trying   string            // the nonce of the group on trial
+	parked   map[string]string // on trial and given up, with the words of the refusal
+	refusing map[string]bool   // what is in force and was refused
+	late     bool              // an answer is overdue, and that was said
+	reached  uint64            // the view of which it has all
+
 	todo   map[string]bool // names to compare with the view
 	rescan bool            // compare all of them
-}
-
-// batch is one response on its way.
-type batch struct {
-	resources []*release.Resource
-	removed   []string
-	again     map[string]string // what was held before, for when it is refused
 }
 
 func newStream(srv *Server) *stream {
@@ -74,7 +83,7 @@ func newStream(srv *Server) *stream {
 func newSubscription() *subscription {
 	return &subscription{
 		names: map[string]bool{}, held: map[string]string{}, claimed: map[string]bool{}, stale: map[string]bool{},
-		missing: map[string]bool{}, alone: map[string]bool{}, pending: map[string]*batch{},
+		missing: map[string]bool{}, parked: map[string]string{}, refusing: map[string]bool{},
 		good: map[string]*release.Resource{}, runs: map[string]bool{}, revert: map[string]*release.Resource{}, todo: map[string]bool{},
 	}
 }
@@ -88,24 +97,25 @@ func (sub *subscription) lost(name string) {
 	delete(sub.good, name)
 }
 
-// receive hands on what a client says until it leaves.
-func receive[T any](ctx context.Context, recv func() (T, error)) (<-chan T, <-chan struct{}) {
-	requests, ended := make(chan T), make(chan struct{})
+// listen takes what a client says until it leaves, whatever it is being sent
+// meanwhile: one that reads, then sends, in one thread must not wait for itself.
+func listen[T any](recv func() (T, error), take func(T) error, wake func()) <-chan error {
+	ended := make(chan error, 1)
 	go func() {
-		defer close(ended)
 		for {
 			request, err := recv()
 			if err != nil {
+				ended <- nil // whatever ended it, the client comes back
 				return
 			}
-			select {
-			case requests <- request:
-			case <-ctx.Done():
+			if err := take(request); err != nil {
+				ended <- err
 				return
 			}
+			wake()
 		}
 	}()
-	return requests, ended
+	return ended
 }
 
 func (st *stream) wake() {
@@ -121,12 +131,6 @@ func (st *stream) node() string {
 	return st.id
 }
 
-func (st *stream) memory() string {
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	return st.remembered
-}
-
 // decides says whether the client is a server of policies or limit rules.
 func (st *stream) decides() bool {
 	st.mu.Lock()
@@ -139,16 +143,28 @@ func (st *stream) decides() bool {
 	return false
 }
 
-// settled says whether it has taken, or refused, all that v has for it.
+// settled says whether it has taken, or refused, all that v has for it, or is
+// not worth waiting for.
 func (st *stream) settled(v *view.View) bool {
 	st.mu.Lock()
 	defer st.mu.Unlock()
+	if st.mute {
+		return true
+	}
 	for url, sub := range st.subs {
-		if view.Deciding(url) && len(sub.pending) > 0 {
+		if view.Deciding(url) && (sub.flight.Len() > 0 || !sub.trial.Over()) {
 			return false
 		}
 	}
 	return st.planned >= v.Number
+}
+
+// silence notes that it let a barrier pass: the next does not wait for it until
+// it has answered again.
+func (st *stream) silence() {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.mute = true
 }
 
 // uses marks the route configurations that the client runs or is sent, by
@@ -164,6 +180,81 @@ func (st *stream) uses(versions map[string]*release.Resource) bool {
 	return len(st.blind) == 0
 }
 
-func (st *stream) refused(one *release.Resource) bool {
-	return st.srv.refused.Has(st.remembered, one)
+// again forgets what the client refused and sends it once more, with all that
+// it has not answered for.
+func (st *stream) again() {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.record.Forget()
+	for url, sub := range st.subs {
+		if url != release.TypeCluster {
+			st.dropped(url, sub, sub.flight.Trim(0), nil)
+		}
+		sub.trial, sub.trying, sub.rescan = trial.Trial{}, "", true
+		clear(sub.parked)
+	}
+	st.wake()
+}
+
+// leave ends the stream's part in everything. It returns under which name its
+// record is kept; empty when it is not.
+func (st *stream) leave(now time.Time) string {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.gone = true
+	for _, sub := range st.subs {
+		for _, b := range sub.flight.All() {
+			for _, one := range b.Resources {
+				if len(b.Resources) > 1 {
+					st.record.Doubt(one) // an answer may have been lost with the stream
+				}
+			}
+		}
+	}
+	st.account.Close()
+	if st.client.Identity == "" {
+		return ""
+	}
+	st.srv.left.Keep(st.remembered(), st.record, now)
+	return st.remembered()
+}
+
+// inherit takes from an earlier stream of the same client, which has ended only
+// now, what is doubtful, and nothing else: it may have been another process.
+func (st *stream) inherit(client string) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if !st.resumed || st.client.Identity == "" || st.remembered() != client {
+		return
+	}
+	earlier := st.srv.left.Take(client, time.Now())
+	for url, sub := range st.subs {
+		for _, name := range earlier.Doubts(url) {
+			sub.held[name], sub.claimed[name], sub.todo[name] = doubtful, true, true
+		}
+	}
+	st.wake()
+}
+
+// carryOn takes up what the client refused on its stream before, when it shows
+// that it is still the same process.
+func (st *stream) carryOn() {
+	if st.resumed {
+		return
+	}
+	st.resumed = true
+	if st.client.Identity != "" {
+		st.record = st.srv.left.Take(st.remembered(), time.Now())
+	}
+	for url, sub := range st.subs {
+		sub.doubt(st.record.Doubts(url))
+	}
+}
+
+// remembered is the client as what it refused is kept under.
+func (st *stream) remembered() string { return st.client.Identity + "\n" + st.id }
+
+func (st *stream) nextNonce() string {
+	st.nonce++
+	return strconv.FormatUint(st.nonce, 36)
 }

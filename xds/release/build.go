@@ -22,6 +22,9 @@ const format = "tollgate/1\n"
 
 // Release is one state of everything. All of it is read-only.
 type Release struct {
+	// Revision names the sources that it was made from; empty when nobody said.
+	Revision string
+
 	byKind map[kind]map[string]*Resource
 }
 
@@ -32,6 +35,9 @@ type kind struct {
 
 // validator is what protoc-gen-validate gives Envoy's messages.
 type validator interface{ ValidateAll() error }
+
+// Of returns the same release under the name of the sources it was made from.
+func (r *Release) Of(revision string) *Release { return &Release{Revision: revision, byKind: r.byKind} }
 
 // New encodes and versions the objects. Its error joins every object that
 // breaks a constraint of its proto and every name that occurs twice.

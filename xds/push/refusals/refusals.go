@@ -1,6 +1,7 @@
-// Package refusals remembers what clients refused, beyond their connection.
-// Invariant: what a node refused is known for as long as it is connected and ten
-// minutes more, so that it is never sent the same again.
+// Package refusals remembers what clients refused, so that nobody is sent the
+// same again. Invariants: a record belongs to one stream; it outlives it only for
+// the authenticated client that made it, only into one later stream, and for ten
+// minutes; what is kept is bounded.
 package refusals
 
 import (
@@ -12,20 +13,16 @@ import (
 
 const (
 	rememberFor = 10 * time.Minute
-	// maxContents bounds what is remembered of one node that refuses all it is
+	// maxContents bounds what is remembered of one client that refuses all it is
 	// sent; beyond, it may be sent old content once more.
 	maxContents = 100_000
+	// maxClients bounds of how many that left a record is kept.
+	maxClients = 10_000
 )
 
-// Memory is safe for concurrent use. The zero value is ready.
-type Memory struct {
-	mu    sync.Mutex
-	nodes map[string]node
-}
-
-type node struct {
-	at    time.Time // of the last refusal, or when it was last seen connected
-	what  map[content]bool
+// Record is what the client of one stream refused. The zero value is ready.
+type Record struct {
+	words map[content]string
 	doubt map[subject]bool
 }
 
@@ -34,55 +31,35 @@ type content struct{ url, name, version string }
 // subject is a resource whatever its version.
 type subject struct{ url, name string }
 
-func of(one *release.Resource) content { return content{one.Type, one.Name, one.Version} }
-
-// Add notes that a node refused a resource.
-func (m *Memory) Add(id string, one *release.Resource, now time.Time) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	n := m.nodes[id]
-	if n.what == nil || len(n.what) >= maxContents {
-		n.what = map[content]bool{}
+// Add notes that one version was refused, in which words. The name is empty for
+// a response of the state of the world, which is refused as a whole.
+func (r *Record) Add(url, name, version, why string) {
+	if r.words == nil || len(r.words) >= maxContents {
+		r.words = map[content]string{}
 	}
-	n.at = now
-	n.what[of(one)] = true
-	if m.nodes == nil {
-		m.nodes = map[string]node{}
-	}
-	m.nodes[id] = n
+	r.words[content{url, name, version}] = Clip(why)
 }
 
-// Has says whether a node refused a resource.
-func (m *Memory) Has(id string, one *release.Resource) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.nodes[id].what[of(one)]
+// Has says whether one version was refused, and in which words.
+func (r *Record) Has(url, name, version string) (why string, refused bool) {
+	why, refused = r.words[content{url, name, version}]
+	return why, refused
 }
 
 // Doubt notes that a resource was in a refused batch without being to blame:
-// the node may run it or not, and will say after a reconnect that it has the one
-// before, either way.
-func (m *Memory) Doubt(id string, one *release.Resource, now time.Time) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.nodes == nil {
-		m.nodes = map[string]node{}
+// the client may run it or not, and will say after a reconnect that it has the
+// one before, either way.
+func (r *Record) Doubt(one *release.Resource) {
+	if r.doubt == nil || len(r.doubt) >= maxContents {
+		r.doubt = map[subject]bool{}
 	}
-	n := m.nodes[id]
-	if n.doubt == nil {
-		n.doubt = map[subject]bool{}
-	}
-	n.at = now
-	n.doubt[subject{one.Type, one.Name}] = true
-	m.nodes[id] = n
+	r.doubt[subject{one.Type, one.Name}] = true
 }
 
-// Doubts returns the names on which a node's word about what it has is wrong.
-func (m *Memory) Doubts(id, url string) []string {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+// Doubts returns the names on which a client's word about what it has is wrong.
+func (r *Record) Doubts(url string) []string {
 	var names []string
-	for s := range m.nodes[id].doubt {
+	for s := range r.doubt {
 		if s.url == url {
 			names = append(names, s.name)
 		}
@@ -90,24 +67,74 @@ func (m *Memory) Doubts(id, url string) []string {
 	return names
 }
 
-// Trust ends the doubt, after the node has taken some version.
-func (m *Memory) Trust(id string, one *release.Resource) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	delete(m.nodes[id].doubt, subject{one.Type, one.Name})
+// Trust ends the doubt, after the client has taken some version.
+func (r *Record) Trust(one *release.Resource) { delete(r.doubt, subject{one.Type, one.Name}) }
+
+// Forget forgets what was refused, so that it may be sent again.
+func (r *Record) Forget() { r.words = nil }
+
+// Archive keeps the records of clients that left. It is safe for concurrent use;
+// the zero value is ready.
+type Archive struct {
+	mu   sync.Mutex
+	kept map[string]kept
 }
 
-// Forget drops nodes that have been gone for long; connected says who is there.
-func (m *Memory) Forget(connected map[string]bool, now time.Time) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for id, n := range m.nodes {
-		switch {
-		case connected[id]:
-			n.at = now
-			m.nodes[id] = n
-		case now.Sub(n.at) > rememberFor:
-			delete(m.nodes, id)
+type kept struct {
+	at     time.Time
+	record Record
+}
+
+// Keep takes the record of a client whose stream ended, in place of any earlier.
+func (a *Archive) Keep(client string, r Record, now time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.kept, client)
+	if len(r.words)+len(r.doubt) == 0 {
+		return
+	}
+	if a.kept == nil {
+		a.kept = map[string]kept{}
+	}
+	if len(a.kept) < maxClients {
+		a.kept[client] = kept{now, r}
+	}
+}
+
+// Take returns the record of a client that is back and carries on; nobody else
+// gets the same.
+func (a *Archive) Take(client string, now time.Time) Record {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	k := a.kept[client]
+	delete(a.kept, client)
+	if now.Sub(k.at) > rememberFor {
+		return Record{}
+	}
+	return k.record
+}
+
+// Drop forgets a client that left.
+func (a *Archive) Drop(client string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.kept, client)
+}
+
+// Len is of how many clients a record is kept.
+func (a *Archive) Len() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.kept)
+}
+
+// Forget drops the clients that have been gone for too long.
+func (a *Archive) Forget(now time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for client, k := range a.kept {
+		if now.Sub(k.at) > rememberFor {
+			delete(a.kept, client)
 		}
 	}
 }

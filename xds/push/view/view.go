@@ -32,10 +32,13 @@ func (k Key) Mention() string { return routes.Mention(k.Audience, k.URL, k.Name)
 type View struct {
 	resources map[Section]map[string]*release.Resource
 	Retiring  map[Key]bool
-	Full      bool // proxies have their part, too; before, an empty answer would be taken for "no listeners"
+	// Full says that the proxies have their part, too: before, an empty answer
+	// would be taken for "no listeners".
+	Full bool
 
-	Number  uint64
-	changes []map[Section][]string // the last of them led to this view, the one before to number-1, …
+	Number    uint64
+	revisions [2]string              // of the sources of what decides, and of the rest
+	changes   []map[Section][]string // the last of them led to this view, the one before to number-1, …
 }
 
 // maxChanges is how many views a client may fall behind before all of its
@@ -85,11 +88,28 @@ func Lasting(url string) bool {
 	return url == release.TypeCluster || url == release.TypeEndpoint || url == release.TypePolicy || url == release.TypeRuleSet
 }
 
+// Known says whether what there is of a type is all there is.
+func (v *View) Known(url string) bool { return v.Full || Deciding(url) }
+
+// Revision is that of the sources that a type was made from.
+func (v *View) Revision(url string) string {
+	if Deciding(url) {
+		return v.revisions[0]
+	}
+	return v.revisions[1]
+}
+
 // With returns the view after the types that pick chooses moved to r, or v
 // itself when nothing changed.
 func (v *View) With(r *release.Release, pick func(url string) bool) *View {
 	next := &View{
 		Full: v.Full || pick(release.TypeListener), resources: maps.Clone(v.resources), Retiring: maps.Clone(v.Retiring), Number: v.Number + 1,
+	}
+	next.revisions = v.revisions
+	for i, url := range []string{release.TypePolicy, release.TypeListener} {
+		if pick(url) {
+			next.revisions[i] = r.Revision
+		}
 	}
 	changed := map[Section][]string{}
 	for _, audience := range []release.Audience{release.Edge, release.GRPC} {
@@ -103,7 +123,7 @@ func (v *View) With(r *release.Release, pick func(url string) bool) *View {
 			}
 		}
 	}
-	if len(changed) == 0 && next.Full == v.Full && maps.Equal(next.Retiring, v.Retiring) {
+	if len(changed) == 0 && next.Full == v.Full && next.revisions == v.revisions && maps.Equal(next.Retiring, v.Retiring) {
 		return v
 	}
 	if next.Full == v.Full {
@@ -156,7 +176,7 @@ func (v *View) Without(gone []Key) *View {
 	if len(gone) == 0 {
 		return v
 	}
-	next := &View{Full: v.Full, resources: maps.Clone(v.resources), Retiring: maps.Clone(v.Retiring), Number: v.Number + 1}
+	next := &View{Full: v.Full, revisions: v.revisions, resources: maps.Clone(v.resources), Retiring: maps.Clone(v.Retiring), Number: v.Number + 1}
 	changed := map[Section][]string{}
 	for _, k := range gone {
 		if changed[k.Section] == nil {

@@ -1,0 +1,147 @@
+// Package flight keeps the responses of one type that a client has not answered
+// yet. Invariants: a client answers in the order in which it was sent to, so what
+// it passed over it has dropped; a client that says nothing for as long as its
+// patience is taken to have dropped everything; what is kept is bounded.
+package flight
+
+import (
+	"slices"
+	"time"
+
+	"tollgate/xds/release"
+)
+
+const (
+	// Patience is how long a response may stay without an answer, and the client
+	// silent about its type, before it counts as dropped. It doubles with every
+	// time that it was for nothing, to at most longest.
+	Patience = 2 * time.Second
+	longest  = 30 * time.Second
+)
+
+// Batch is one response on its way. Its fields are read-only once it is sent.
+type Batch struct {
+	Nonce     string
+	Resources []*release.Resource
+	Removed   []string
+	Before    map[string]string // name → version held before, for when it is refused
+
+	at time.Time
+}
+
+// Has says whether a resource of that name is in it.
+func (b *Batch) Has(name string) bool {
+	return b != nil && slices.ContainsFunc(b.Resources, func(one *release.Resource) bool { return one.Name == name })
+}
+
+// Flight is what is on its way, oldest first. The zero value is ready.
+type Flight struct {
+	batches  []*Batch
+	heard    time.Time // when the client last answered
+	patience time.Duration
+}
+
+// Add notes a response that is being sent.
+func (f *Flight) Add(b *Batch, now time.Time) {
+	b.at = now
+	f.batches = append(f.batches, b)
+}
+
+// Handed notes that all that was added since an earlier time has left only now:
+// a client that reads slowly is not late with its answers.
+func (f *Flight) Handed(since, now time.Time) {
+	for _, b := range slices.Backward(f.batches) {
+		if b.at.Before(since) {
+			return
+		}
+		b.at = now
+	}
+}
+
+// Answer takes what the client said of a nonce out of the flight, with all that
+// it passed over; b is nil when nothing of that nonce is on its way.
+func (f *Flight) Answer(nonce string, now time.Time) (b *Batch, passed []*Batch) {
+	i := slices.IndexFunc(f.batches, func(b *Batch) bool { return b.Nonce == nonce })
+	if i < 0 {
+		return nil, nil
+	}
+	f.heard, f.patience = now, Patience
+	b, passed = f.batches[i], f.batches[:i:i]
+	f.batches = f.batches[i+1:]
+	return b, passed
+}
+
+// Take is Answer for a type whose answers a client may withhold, so that what it
+// passed over is still on its way.
+func (f *Flight) Take(nonce string, now time.Time) *Batch {
+	i := slices.IndexFunc(f.batches, func(b *Batch) bool { return b.Nonce == nonce })
+	if i < 0 {
+		return nil
+	}
+	f.heard, f.patience = now, Patience
+	b := f.batches[i]
+	f.batches = slices.Delete(f.batches, i, i+1)
+	return b
+}
+
+// Late takes out what counts as dropped because nothing was heard of it.
+func (f *Flight) Late(now time.Time) []*Batch {
+	if due, any := f.Due(); !any || now.Before(due) {
+		return nil
+	}
+	f.patience = min(2*f.wait(), longest)
+	n := 0
+	for n < len(f.batches) && now.Sub(f.batches[n].at) >= Patience {
+		n++
+	}
+	late := f.batches[:n:n]
+	f.batches = f.batches[n:]
+	return late
+}
+
+// Due is when Late is going to have something; any is false when nothing is on
+// its way.
+func (f *Flight) Due() (due time.Time, any bool) {
+	if len(f.batches) == 0 {
+		return time.Time{}, false
+	}
+	from := f.batches[0].at
+	if f.heard.After(from) {
+		from = f.heard
+	}
+	return from.Add(f.wait()), true
+}
+
+func (f *Flight) wait() time.Duration { return max(f.patience, Patience) }
+
+// Trim takes out the oldest beyond limit.
+func (f *Flight) Trim(limit int) []*Batch {
+	n := max(len(f.batches)-limit, 0)
+	old := f.batches[:n:n]
+	f.batches = f.batches[n:]
+	return old
+}
+
+// Carries says whether any of some names is in a response on its way.
+func (f *Flight) Carries(names map[string]bool) bool {
+	if len(names) == 0 {
+		return false
+	}
+	return slices.ContainsFunc(f.batches, func(b *Batch) bool {
+		return slices.ContainsFunc(b.Resources, func(one *release.Resource) bool { return names[one.Name] })
+	})
+}
+
+// All are the responses on their way, oldest first; they must not be changed.
+func (f *Flight) All() []*Batch { return f.batches }
+
+// Len is how many responses are on their way.
+func (f *Flight) Len() int { return len(f.batches) }
+
+// Oldest is when the first of them was sent; the zero time when there is none.
+func (f *Flight) Oldest() time.Time {
+	if len(f.batches) == 0 {
+		return time.Time{}
+	}
+	return f.batches[0].at
+}
