@@ -18,11 +18,16 @@ import (
 	"google.golang.org/grpc/keepalive"
 
 	"tollgate/xds/ledger"
-	"tollgate/xds/push/refusals"
-	"tollgate/xds/push/routes"
+	"tollgate/xds/push/stream"
 	"tollgate/xds/push/view"
 	"tollgate/xds/release"
 )
+
+// Client is who a stream was admitted as.
+type Client = stream.Client
+
+// Admit decides who the client of a stream is.
+type Admit = stream.Admit
 
 // Config is what a server is made of. Zero durations take the defaults.
 type Config struct {
@@ -31,7 +36,7 @@ type Config struct {
 	Ledger  *ledger.Ledger // nil keeps no account
 	// Admit says who a client is and what it may ask for. nil admits everybody to
 	// everything, as nobody in particular.
-	Admit Admit
+	Admit stream.Admit
 	// Barrier is how long the servers of policies and limit rules may take to
 	// accept a release before the proxies get theirs (1 s).
 	Barrier time.Duration
@@ -49,12 +54,11 @@ type Server struct {
 	cfg      Config
 	incoming chan *release.Release // the newest one that is not rolled out yet
 	metrics  metrics
-	refs     routes.References
-	left     refusals.Archive // what clients refused that left and may carry on
+	site     *stream.Site
 
 	mu      sync.Mutex
 	view    *view.View
-	streams map[*stream]struct{}
+	streams map[*stream.Stream]struct{}
 	idle    map[view.Key]time.Time // retiring resources that no proxy names any more
 }
 
@@ -70,10 +74,14 @@ func New(cfg Config) (*Server, error) {
 	}
 	s := &Server{
 		cfg: cfg, incoming: make(chan *release.Release, 1), view: view.New(),
-		streams: map[*stream]struct{}{}, idle: map[view.Key]time.Time{},
+		streams: map[*stream.Stream]struct{}{}, idle: map[view.Key]time.Time{},
 	}
 	var err error
 	s.metrics, err = newMetrics(cfg.Metrics)
+	s.site = &stream.Site{
+		Admit: cfg.Admit, Ledger: cfg.Ledger, Log: cfg.Log, Hold: cfg.Hold, Drain: cfg.Drain, Retire: cfg.Retire,
+		Metrics: stream.Metrics{Responses: s.metrics.responses, Answers: s.metrics.answers},
+	}
 	return s, err
 }
 
@@ -148,7 +156,7 @@ func (s *Server) set(v *view.View) {
 	}
 	s.view = v
 	for st := range s.streams {
-		st.wake()
+		st.Wake()
 	}
 }
 
@@ -165,8 +173,8 @@ func (s *Server) barrier(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			for _, st := range s.late() {
-				st.silence()
-				s.cfg.Log.Warn("server has not taken its policies or rules in time, routes go out without it", "node", st.node(), "dur", s.cfg.Barrier)
+				st.Silence()
+				s.cfg.Log.Warn("server has not taken its policies or rules in time, routes go out without it", "node", st.Node(), "dur", s.cfg.Barrier)
 			}
 			return
 		case <-time.After(time.Millisecond):
@@ -174,12 +182,12 @@ func (s *Server) barrier(ctx context.Context) {
 	}
 }
 
-func (s *Server) late() []*stream {
+func (s *Server) late() []*stream.Stream {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var late []*stream
+	var late []*stream.Stream
 	for st := range s.streams {
-		if st.decides() && !st.settled(s.view) {
+		if st.Decides() && !st.Settled(s.view) {
 			late = append(late, st)
 		}
 	}
@@ -190,7 +198,7 @@ func (s *Server) late() []*stream {
 func (s *Server) sweep(now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.left.Forget(now)
+	s.site.Left.Forget(now)
 	s.watch(now)
 	if len(s.view.Retiring) == 0 {
 		clear(s.idle)
@@ -224,12 +232,12 @@ func (s *Server) sweep(now time.Time) {
 func (s *Server) watch(now time.Time) {
 	count := map[string]int{}
 	for st := range s.streams {
-		late, news := st.overdue(now)
+		late, news := st.Overdue(now)
 		for _, url := range late {
 			count[url]++
 		}
 		for _, url := range news {
-			s.cfg.Log.Warn("client does not answer", "node", st.node(), "type_url", url, "dur", ledger.Overdue)
+			s.cfg.Log.Warn("client does not answer", "node", st.Node(), "type_url", url, "dur", ledger.Overdue)
 		}
 	}
 	for _, url := range view.Kinds() {
@@ -244,8 +252,8 @@ func (s *Server) Resend(node string) int {
 	defer s.mu.Unlock()
 	n := 0
 	for st := range s.streams {
-		if st.node() == node {
-			st.again()
+		if st.Node() == node {
+			st.Again()
 			n++
 		}
 	}
@@ -258,11 +266,11 @@ func (s *Server) Resend(node string) int {
 func (s *Server) used() (mentions map[string]bool, known bool) {
 	versions, known := map[string]*release.Resource{}, true
 	for st := range s.streams {
-		known = st.uses(versions) && known
+		known = st.Uses(versions) && known
 	}
 	mentions = map[string]bool{}
 	for _, one := range versions {
-		for _, m := range s.refs.Of(one).Mentions {
+		for _, m := range s.site.Refs.Of(one).Mentions {
 			mentions[m] = true
 		}
 	}
@@ -275,15 +283,15 @@ func (s *Server) current() *view.View {
 	return s.view
 }
 
-func (s *Server) join(st *stream) {
+func (s *Server) join(st *stream.Stream) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.streams[st] = struct{}{}
 	s.metrics.streams.Set(float64(len(s.streams)))
 }
 
-func (s *Server) leave(st *stream) {
-	client := st.leave(time.Now())
+func (s *Server) leave(st *stream.Stream) {
+	client := st.Leave(time.Now())
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.streams, st)
@@ -293,6 +301,6 @@ func (s *Server) leave(st *stream) {
 	}
 	// One that came back before it was known to be gone has carried on already.
 	for other := range s.streams {
-		other.inherit(client)
+		other.Inherit(client)
 	}
 }

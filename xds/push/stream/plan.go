@@ -1,4 +1,4 @@
-package push
+package stream
 
 import (
 	"maps"
@@ -18,7 +18,7 @@ const maxBatch = 1 << 20
 
 // plan is what one client is sent at one moment.
 type plan struct {
-	stream    *stream
+	stream    *Stream
 	view      *view.View
 	now       time.Time
 	behind    []string // clusters just sent: their endpoints follow
@@ -82,9 +82,7 @@ func (p *plan) kind(url string) {
 			removed = append(removed, name)
 		}
 	}
-	if len(settled) > 0 {
-		p.stream.account.Settled(url, settled)
-	}
+	p.stream.account.Settled(url, settled)
 	p.send(url, sub, upserts, removed)
 	p.try(url, sub, all)
 }
@@ -164,7 +162,7 @@ func (p *plan) faded(url, name string) bool {
 	}
 	for _, configs := range []map[string]*release.Resource{st.sent, st.running} {
 		for _, one := range configs {
-			if slices.Contains(st.srv.refs.Of(one).Clusters, name) {
+			if slices.Contains(st.site.Refs.Of(one).Clusters, name) {
 				return false
 			}
 		}
@@ -242,7 +240,7 @@ func (p *plan) warming(one *release.Resource) []string {
 		return nil
 	}
 	var names []string
-	for _, name := range p.stream.srv.refs.Of(one).Clusters {
+	for _, name := range p.stream.site.Refs.Of(one).Clusters {
 		if _, waits := p.stream.warming[name]; waits {
 			names = append(names, name)
 		}
@@ -318,7 +316,7 @@ func (p *plan) respond(url string, sub *subscription, b *flight.Batch) {
 	}
 	sub.flight.Add(b, p.now)
 	p.responses = append(p.responses, response)
-	st.srv.metrics.responses.WithLabelValues(url).Inc()
+	st.site.Metrics.Responses.WithLabelValues(url).Inc()
 	st.account.Settled(url, names)
 }
 

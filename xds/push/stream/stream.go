@@ -1,9 +1,16 @@
-package push
+// Package stream is one client of the push engine: what it asked for, what it was
+// sent, what it said, and from that what to send it next. Invariants: what a
+// client refused it is never sent again unchanged by the same stream; what it did
+// not answer it is not held to have; who is named goes before who names it.
+package stream
 
 import (
+	"log/slog"
 	"strconv"
 	"sync"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"tollgate/xds/ledger"
 	"tollgate/xds/push/flight"
@@ -14,12 +21,29 @@ import (
 	"tollgate/xds/release"
 )
 
-// stream is one client of delta ADS: what it asked for, what it was sent, what
+// Site is what the streams of one server share. All of it is set before the
+// first of them.
+type Site struct {
+	Admit   Admit
+	Ledger  *ledger.Ledger
+	Log     *slog.Logger
+	Hold    time.Duration // how long a route waits for a cluster that is new to its proxy
+	Drain   time.Duration // how long a cluster stays after the last route left it
+	Retire  time.Duration // how long a policy or rule set does
+	Metrics Metrics
+	Refs    routes.References
+	Left    refusals.Archive // what clients refused that left and may carry on
+}
+
+// Metrics count responses by type, and answers by type and word.
+type Metrics struct{ Responses, Answers *prometheus.CounterVec }
+
+// Stream is one client of delta ADS: what it asked for, what it was sent, what
 // it said. One goroutine sends and one reads; the mutex is between them, and lets
 // the server ask.
-type stream struct {
-	srv    *Server
-	wakeup chan struct{}
+type Stream struct {
+	site   *Site
+	Wakeup chan struct{} // a token in it: there may be something to send
 	opened time.Time
 
 	mu       sync.Mutex
@@ -72,9 +96,10 @@ type subscription struct {
 	rescan bool            // compare all of them
 }
 
-func newStream(srv *Server) *stream {
-	return &stream{
-		srv: srv, wakeup: make(chan struct{}, 1), opened: time.Now(), audience: release.Edge,
+// New returns the stream of a client of which nothing is known yet.
+func New(site *Site) *Stream {
+	return &Stream{
+		site: site, Wakeup: make(chan struct{}, 1), opened: time.Now(), audience: release.Edge,
 		subs: map[string]*subscription{}, warming: map[string]time.Time{}, waiting: map[string]bool{}, interims: routes.Interims{},
 		sent: map[string]*release.Resource{}, running: map[string]*release.Resource{}, blind: map[string]bool{},
 	}
@@ -97,42 +122,23 @@ func (sub *subscription) lost(name string) {
 	delete(sub.good, name)
 }
 
-// listen takes what a client says until it leaves, whatever it is being sent
-// meanwhile: one that reads, then sends, in one thread must not wait for itself.
-func listen[T any](recv func() (T, error), take func(T) error, wake func()) <-chan error {
-	ended := make(chan error, 1)
-	go func() {
-		for {
-			request, err := recv()
-			if err != nil {
-				ended <- nil // whatever ended it, the client comes back
-				return
-			}
-			if err := take(request); err != nil {
-				ended <- err
-				return
-			}
-			wake()
-		}
-	}()
-	return ended
-}
-
-func (st *stream) wake() {
+// Wake makes it look again.
+func (st *Stream) Wake() {
 	select {
-	case st.wakeup <- struct{}{}:
+	case st.Wakeup <- struct{}{}:
 	default:
 	}
 }
 
-func (st *stream) node() string {
+// Node is the id that it says to have; empty before it said one.
+func (st *Stream) Node() string {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	return st.id
 }
 
-// decides says whether the client is a server of policies or limit rules.
-func (st *stream) decides() bool {
+// Decides says whether the client is a server of policies or limit rules.
+func (st *Stream) Decides() bool {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	for url := range st.subs {
@@ -143,9 +149,9 @@ func (st *stream) decides() bool {
 	return false
 }
 
-// settled says whether it has taken, or refused, all that v has for it, or is
+// Settled says whether it has taken, or refused, all that v has for it, or is
 // not worth waiting for.
-func (st *stream) settled(v *view.View) bool {
+func (st *Stream) Settled(v *view.View) bool {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	if st.mute {
@@ -159,17 +165,17 @@ func (st *stream) settled(v *view.View) bool {
 	return st.planned >= v.Number
 }
 
-// silence notes that it let a barrier pass: the next does not wait for it until
+// Silence notes that it let a barrier pass: the next does not wait for it until
 // it has answered again.
-func (st *stream) silence() {
+func (st *Stream) Silence() {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	st.mute = true
 }
 
-// uses marks the route configurations that the client runs or is sent, by
+// Uses marks the route configurations that the client runs or is sent, by
 // version; it returns false when it runs some that are not known here.
-func (st *stream) uses(versions map[string]*release.Resource) bool {
+func (st *Stream) Uses(versions map[string]*release.Resource) bool {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	for _, configs := range []map[string]*release.Resource{st.sent, st.running} {
@@ -180,9 +186,9 @@ func (st *stream) uses(versions map[string]*release.Resource) bool {
 	return len(st.blind) == 0
 }
 
-// again forgets what the client refused and sends it once more, with all that
+// Again forgets what the client refused and sends it once more, with all that
 // it has not answered for.
-func (st *stream) again() {
+func (st *Stream) Again() {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	st.record.Forget()
@@ -193,12 +199,12 @@ func (st *stream) again() {
 		sub.trial, sub.trying, sub.rescan = trial.Trial{}, "", true
 		clear(sub.parked)
 	}
-	st.wake()
+	st.Wake()
 }
 
-// leave ends the stream's part in everything. It returns under which name its
+// Leave ends the stream's part in everything. It returns under which name its
 // record is kept; empty when it is not.
-func (st *stream) leave(now time.Time) string {
+func (st *Stream) Leave(now time.Time) string {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	st.gone = true
@@ -215,36 +221,36 @@ func (st *stream) leave(now time.Time) string {
 	if st.client.Identity == "" {
 		return ""
 	}
-	st.srv.left.Keep(st.remembered(), st.record, now)
+	st.site.Left.Keep(st.remembered(), st.record, now)
 	return st.remembered()
 }
 
-// inherit takes from an earlier stream of the same client, which has ended only
+// Inherit takes from an earlier stream of the same client, which has ended only
 // now, what is doubtful, and nothing else: it may have been another process.
-func (st *stream) inherit(client string) {
+func (st *Stream) Inherit(client string) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	if !st.resumed || st.client.Identity == "" || st.remembered() != client {
 		return
 	}
-	earlier := st.srv.left.Take(client, time.Now())
+	earlier := st.site.Left.Take(client, time.Now())
 	for url, sub := range st.subs {
 		for _, name := range earlier.Doubts(url) {
 			sub.held[name], sub.claimed[name], sub.todo[name] = doubtful, true, true
 		}
 	}
-	st.wake()
+	st.Wake()
 }
 
 // carryOn takes up what the client refused on its stream before, when it shows
 // that it is still the same process.
-func (st *stream) carryOn() {
+func (st *Stream) carryOn() {
 	if st.resumed {
 		return
 	}
 	st.resumed = true
 	if st.client.Identity != "" {
-		st.record = st.srv.left.Take(st.remembered(), time.Now())
+		st.record = st.site.Left.Take(st.remembered(), time.Now())
 	}
 	for url, sub := range st.subs {
 		sub.doubt(st.record.Doubts(url))
@@ -252,9 +258,9 @@ func (st *stream) carryOn() {
 }
 
 // remembered is the client as what it refused is kept under.
-func (st *stream) remembered() string { return st.client.Identity + "\n" + st.id }
+func (st *Stream) remembered() string { return st.client.Identity + "\n" + st.id }
 
-func (st *stream) nextNonce() string {
+func (st *Stream) nextNonce() string {
 	st.nonce++
 	return strconv.FormatUint(st.nonce, 36)
 }

@@ -1,4 +1,4 @@
-package push
+package stream
 
 import (
 	"context"
@@ -18,10 +18,10 @@ import (
 	"tollgate/xds/release"
 )
 
-// whole is one client of state-of-the-world ADS. Every response holds all it
+// Whole is one client of state-of-the-world ADS. Every response holds all it
 // asked for of a type; its version is a hash of those of its content.
-type whole struct {
-	stream *stream // identity and wake-ups only
+type Whole struct {
+	stream *Stream // identity and wake-ups only
 	types  map[string]*wholeType
 	nonce  uint64
 }
@@ -35,32 +35,11 @@ type wholeType struct {
 	waits    time.Time        // since when there is no answer; zero when none is owed
 }
 
-// StreamAggregatedResources serves clients that do not speak delta: grpc-go and
-// the reference rate-limit server.
-func (s *Server) StreamAggregatedResources(grpcStream discoveryv3.AggregatedDiscoveryService_StreamAggregatedResourcesServer) error {
-	st := newStream(s)
-	s.join(st)
-	defer s.leave(st)
-	w := &whole{stream: st, types: map[string]*wholeType{}}
-	ctx := grpcStream.Context()
-	ended := listen(grpcStream.Recv, func(r *discoveryv3.DiscoveryRequest) error { return w.request(ctx, r) }, st.wake)
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case err := <-ended:
-			return err
-		case <-st.wakeup:
-		}
-		for _, response := range w.next(s.current(), time.Now()) {
-			if err := grpcStream.Send(response); err != nil {
-				return err
-			}
-		}
-	}
-}
+// NewWhole returns a client of state-of-the-world ADS on a stream.
+func NewWhole(st *Stream) *Whole { return &Whole{stream: st, types: map[string]*wholeType{}} }
 
-func (w *whole) request(ctx context.Context, r *discoveryv3.DiscoveryRequest) error {
+// Request takes one message of the client: a wish, and an answer to a response.
+func (w *Whole) Request(ctx context.Context, r *discoveryv3.DiscoveryRequest) error {
 	st := w.stream
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -108,16 +87,17 @@ func (w *whole) request(ctx context.Context, r *discoveryv3.DiscoveryRequest) er
 	st.account.Waits(r.GetTypeUrl(), t.waits)
 	if detail := r.GetErrorDetail(); detail != nil {
 		st.record.Add(r.GetTypeUrl(), "", t.sent, detail.GetMessage())
-		st.srv.metrics.answers.WithLabelValues(r.GetTypeUrl(), "nack").Inc()
-		st.srv.cfg.Log.Error("client refused its config and keeps the last good one", "node", st.id, "type_url", r.GetTypeUrl(), "err", refusals.Clip(detail.GetMessage()))
+		st.site.Metrics.Answers.WithLabelValues(r.GetTypeUrl(), "nack").Inc()
+		st.site.Log.Error("client refused its config and keeps the last good one", "node", st.id, "type_url", r.GetTypeUrl(), "err", refusals.Clip(detail.GetMessage()))
 		st.account.Refused(r.GetTypeUrl(), detail.GetMessage(), t.content)
 		return nil
 	}
-	st.srv.metrics.answers.WithLabelValues(r.GetTypeUrl(), "ack").Inc()
+	st.site.Metrics.Answers.WithLabelValues(r.GetTypeUrl(), "ack").Inc()
 	return nil
 }
 
-func (w *whole) next(v *view.View, now time.Time) []*discoveryv3.DiscoveryResponse {
+// Next returns what to send now.
+func (w *Whole) Next(v *view.View, now time.Time) []*discoveryv3.DiscoveryResponse {
 	st := w.stream
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -149,7 +129,7 @@ func (w *whole) next(v *view.View, now time.Time) []*discoveryv3.DiscoveryRespon
 		response.Nonce = strconv.FormatUint(w.nonce, 36)
 		t.sent, t.nonce, t.content, t.waits = response.GetVersionInfo(), response.GetNonce(), content, now
 		responses = append(responses, response)
-		st.srv.metrics.responses.WithLabelValues(url).Inc()
+		st.site.Metrics.Responses.WithLabelValues(url).Inc()
 		st.account.Settled(url, namesOf(content))
 		st.account.Waits(url, now)
 	}
@@ -157,7 +137,7 @@ func (w *whole) next(v *view.View, now time.Time) []*discoveryv3.DiscoveryRespon
 }
 
 // compose makes the response that says all there is of a type, or nil.
-func (w *whole) compose(url string, t *wholeType, v *view.View) (*discoveryv3.DiscoveryResponse, []ledger.Refusal) {
+func (w *Whole) compose(url string, t *wholeType, v *view.View) (*discoveryv3.DiscoveryResponse, []ledger.Refusal) {
 	names := t.names
 	if t.wildcard {
 		names = slices.Sorted(maps.Keys(v.All(w.stream.audience, url)))

@@ -1,4 +1,4 @@
-package push
+package stream
 
 import (
 	"context"
@@ -12,43 +12,11 @@ import (
 	"tollgate/xds/release"
 )
 
-// DeltaAggregatedResources serves one client until it leaves.
-func (s *Server) DeltaAggregatedResources(grpcStream discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
-	st := newStream(s)
-	s.join(st)
-	defer s.leave(st)
-	ctx := grpcStream.Context()
-	ended := listen(grpcStream.Recv, func(r *discoveryv3.DeltaDiscoveryRequest) error { return st.request(ctx, r) }, st.wake)
-	alarm := time.NewTimer(time.Hour)
-	defer alarm.Stop()
-	for {
-		alarm.Reset(st.alarm(time.Now()))
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case err := <-ended:
-			return err
-		case <-st.wakeup:
-		case <-alarm.C:
-		}
-		planned := time.Now()
-		responses := st.next(s.current(), planned)
-		for _, response := range responses {
-			if err := grpcStream.Send(response); err != nil {
-				return err
-			}
-		}
-		if len(responses) > 0 {
-			st.handed(planned)
-		}
-	}
-}
-
 // maxNames bounds what one client may ask for of one type.
 const maxNames = 100_000
 
-// request takes one message of the client: a wish, and an answer to a response.
-func (st *stream) request(ctx context.Context, r *discoveryv3.DeltaDiscoveryRequest) error {
+// Request takes one message of the client: a wish, and an answer to a response.
+func (st *Stream) Request(ctx context.Context, r *discoveryv3.DeltaDiscoveryRequest) error {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	if st.gone {
@@ -89,7 +57,7 @@ func (st *stream) request(ctx context.Context, r *discoveryv3.DeltaDiscoveryRequ
 
 // resume takes what a client brings from an earlier stream. What it was sent
 // on this one already is newer.
-func (st *stream) resume(url string, sub *subscription, r *discoveryv3.DeltaDiscoveryRequest) {
+func (st *Stream) resume(url string, sub *subscription, r *discoveryv3.DeltaDiscoveryRequest) {
 	sub.rescan = true
 	sub.wildcard = sub.wildcard || view.Listed(url) && len(r.GetResourceNamesSubscribe()) == 0
 	if len(r.GetInitialResourceVersions()) > 0 {
@@ -139,7 +107,7 @@ func (sub *subscription) subscribe(names []string, first bool) {
 	sub.probe = sub.probe || sub.flight.Carries(fresh)
 }
 
-func (st *stream) unsubscribe(url string, sub *subscription, name string) {
+func (st *Stream) unsubscribe(url string, sub *subscription, name string) {
 	if name == "*" {
 		sub.wildcard = false
 		for held := range sub.held {

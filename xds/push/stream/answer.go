@@ -1,4 +1,4 @@
-package push
+package stream
 
 import (
 	"fmt"
@@ -23,7 +23,7 @@ const doubtful = "doubtful"
 
 // answer takes what the client says of a response. What it passed over it has
 // dropped; only the answers for clusters may wait for others of later.
-func (st *stream) answer(url string, sub *subscription, r *discoveryv3.DeltaDiscoveryRequest, now time.Time) {
+func (st *Stream) answer(url string, sub *subscription, r *discoveryv3.DeltaDiscoveryRequest, now time.Time) {
 	var b *flight.Batch
 	var passed []*flight.Batch
 	if url == release.TypeCluster {
@@ -47,7 +47,7 @@ func (st *stream) answer(url string, sub *subscription, r *discoveryv3.DeltaDisc
 // dropped notes that the client never took some responses: it does not hold
 // what was in them, and gets it again if it asked for it. What but has is known
 // better.
-func (st *stream) dropped(url string, sub *subscription, batches []*flight.Batch, but *flight.Batch) {
+func (st *Stream) dropped(url string, sub *subscription, batches []*flight.Batch, but *flight.Batch) {
 	for _, b := range slices.Backward(batches) {
 		if b.Nonce == sub.trying {
 			sub.trial.Unanswered()
@@ -79,15 +79,15 @@ func (st *stream) dropped(url string, sub *subscription, batches []*flight.Batch
 }
 
 // stepBack forgets that a route configuration was sent after the one that runs.
-func (st *stream) stepBack(name string) {
+func (st *Stream) stepBack(name string) {
 	delete(st.sent, name)
 	if st.running[name] != nil {
 		st.sent[name] = st.running[name]
 	}
 }
 
-func (st *stream) ack(url string, sub *subscription, b *flight.Batch) {
-	st.srv.metrics.answers.WithLabelValues(url, "ack").Inc()
+func (st *Stream) ack(url string, sub *subscription, b *flight.Batch) {
+	st.site.Metrics.Answers.WithLabelValues(url, "ack").Inc()
 	if b.Nonce == sub.trying {
 		sub.trial.Taken()
 		sub.trying = ""
@@ -110,8 +110,8 @@ func (st *stream) ack(url string, sub *subscription, b *flight.Batch) {
 // do not blame goes again, and what they may blame goes on trial; alone, or
 // named by the refusal, it is not sent again. A refused cluster stays in Envoy as
 // a ghost that silences CDS, so it is taken back at once.
-func (st *stream) nack(url string, sub *subscription, b *flight.Batch, why string) {
-	st.srv.metrics.answers.WithLabelValues(url, "nack").Inc()
+func (st *Stream) nack(url string, sub *subscription, b *flight.Batch, why string) {
+	st.site.Metrics.Answers.WithLabelValues(url, "nack").Inc()
 	if len(b.Resources) > 0 {
 		for _, name := range b.Removed {
 			if sub.held[name] == "" {
@@ -141,13 +141,13 @@ func (st *stream) nack(url string, sub *subscription, b *flight.Batch, why strin
 	for _, name := range st.judge(sub, b, others, len(culprits) > 0) {
 		sub.parked[name], sub.todo[name] = why, true
 	}
-	st.srv.cfg.Log.Error("client refused its config and keeps the last good one", "node", st.id, "type_url", url, "resource", strings.Join(namesOf(culprits), " "), "err", refusals.Clip(why))
+	st.site.Log.Error("client refused its config and keeps the last good one", "node", st.id, "type_url", url, "resource", strings.Join(namesOf(culprits), " "), "err", refusals.Clip(why))
 	st.account.Refused(url, why, culprits)
 }
 
 // judge puts what was refused along with others on trial; it returns what is
 // not worth trying.
-func (st *stream) judge(sub *subscription, b *flight.Batch, others []string, blamed bool) []string {
+func (st *Stream) judge(sub *subscription, b *flight.Batch, others []string, blamed bool) []string {
 	tried := b.Nonce == sub.trying
 	if tried {
 		sub.trying = ""
@@ -172,7 +172,7 @@ func refusalOf(one *release.Resource) ledger.Refusal {
 }
 
 // takeBack notes what the client still has of a refused resource.
-func (st *stream) takeBack(url string, sub *subscription, name, refused string, b *flight.Batch) {
+func (st *Stream) takeBack(url string, sub *subscription, name, refused string, b *flight.Batch) {
 	old, had := b.Before[name]
 	switch {
 	case url == release.TypeCluster && sub.good[name] != nil && sub.good[name].Version != refused:
@@ -194,7 +194,7 @@ func (st *stream) takeBack(url string, sub *subscription, name, refused string, 
 }
 
 // thaw ends the wait of routes for a cluster.
-func (st *stream) thaw(name string) {
+func (st *Stream) thaw(name string) {
 	if _, waits := st.warming[name]; waits {
 		delete(st.warming, name)
 		st.thawed = true

@@ -1,4 +1,4 @@
-package push
+package stream
 
 import (
 	"maps"
@@ -23,13 +23,13 @@ const cdsWait = time.Second
 // many responses a client may leave without an answer.
 const maxOwed = 1_000
 
-// alarm is when the stream must look again without being asked.
-func (st *stream) alarm(now time.Time) time.Duration {
+// Alarm is when the stream must look again without being asked.
+func (st *Stream) Alarm(now time.Time) time.Duration {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	next := time.Hour
 	if len(st.warming) > 0 {
-		next = min(next, max(st.srv.cfg.Hold-now.Sub(st.longest), time.Millisecond))
+		next = min(next, max(st.site.Hold-now.Sub(st.longest), time.Millisecond))
 	}
 	if st.unasked() {
 		next = min(next, max(cdsWait-now.Sub(st.opened), time.Millisecond))
@@ -52,12 +52,12 @@ func (sub *subscription) presses(url string) bool {
 	return sub.trying != "" || sub.met && url != release.TypeCluster
 }
 
-func (st *stream) unasked() bool {
+func (st *Stream) unasked() bool {
 	return st.subs[release.TypeCluster] == nil && st.subs[release.TypeListener] != nil && st.subs[release.TypeListener].wildcard
 }
 
-// next returns what to send now, in order.
-func (st *stream) next(v *view.View, now time.Time) []*discoveryv3.DeltaDiscoveryResponse {
+// Next returns what to send now, in order.
+func (st *Stream) Next(v *view.View, now time.Time) []*discoveryv3.DeltaDiscoveryResponse {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	if st.id == "" || v.Number == 0 {
@@ -82,7 +82,7 @@ func (st *stream) next(v *view.View, now time.Time) []*discoveryv3.DeltaDiscover
 }
 
 // press gives up answers that do not come.
-func (st *stream) press(url string, sub *subscription, v *view.View, now time.Time) {
+func (st *Stream) press(url string, sub *subscription, v *view.View, now time.Time) {
 	if old := sub.flight.Trim(maxOwed + 2*len(v.All(st.audience, url))); url != release.TypeCluster {
 		st.dropped(url, sub, old, nil)
 	}
@@ -98,7 +98,7 @@ func (st *stream) press(url string, sub *subscription, v *view.View, now time.Ti
 }
 
 // report tells the account how far the client is.
-func (st *stream) report(v *view.View) {
+func (st *Stream) report(v *view.View) {
 	for url, sub := range st.subs {
 		st.account.Waits(url, sub.flight.Oldest())
 		settled := sub.flight.Len() == 0 && sub.trial.Over() && len(sub.refusing) == 0 && (url != release.TypeRoute || len(st.waiting) == 0)
@@ -109,8 +109,8 @@ func (st *stream) report(v *view.View) {
 	}
 }
 
-// handed notes when the responses of a plan had all left.
-func (st *stream) handed(planned time.Time) {
+// Handed notes when the responses of a plan had all left.
+func (st *Stream) Handed(planned time.Time) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	now := time.Now()
@@ -119,9 +119,9 @@ func (st *stream) handed(planned time.Time) {
 	}
 }
 
-// overdue returns the types whose answers are overdue, and of which of them that
+// Overdue returns the types whose answers are overdue, and of which of them that
 // is news.
-func (st *stream) overdue(now time.Time) (late, news []string) {
+func (st *Stream) Overdue(now time.Time) (late, news []string) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	for url, sub := range st.subs {
@@ -140,13 +140,13 @@ func (st *stream) overdue(now time.Time) (late, news []string) {
 
 // expire ends the waits that took too long. While 10,000 clusters warm, that
 // many endpoints are answered: they are not all looked at each time.
-func (st *stream) expire(now time.Time) {
-	if len(st.warming) == 0 || now.Sub(st.longest) < st.srv.cfg.Hold {
+func (st *Stream) expire(now time.Time) {
+	if len(st.warming) == 0 || now.Sub(st.longest) < st.site.Hold {
 		return
 	}
 	st.longest = now
 	for name, since := range st.warming {
-		if now.Sub(since) >= st.srv.cfg.Hold {
+		if now.Sub(since) >= st.site.Hold {
 			st.thaw(name)
 		} else if since.Before(st.longest) {
 			st.longest = since
@@ -156,7 +156,7 @@ func (st *stream) expire(now time.Time) {
 
 // mark notes what must be compared: what changed since the last time, and what
 // waited for something else.
-func (st *stream) mark(v *view.View, now time.Time) {
+func (st *Stream) mark(v *view.View, now time.Time) {
 	for url, sub := range st.subs {
 		if v.Number != st.planned {
 			names, ok := v.Since(st.planned, view.Section{Audience: st.audience, URL: url})
@@ -179,14 +179,14 @@ func (st *stream) mark(v *view.View, now time.Time) {
 // fades is when a client may lose what it brought from an earlier stream and
 // what is not served any more: routes of others may still name it, and its own
 // do until it has taken new ones.
-func (st *stream) fades(url string) time.Time {
+func (st *Stream) fades(url string) time.Time {
 	switch {
 	case view.Deciding(url):
-		return st.opened.Add(st.srv.cfg.Retire)
+		return st.opened.Add(st.site.Retire)
 	case url != release.TypeCluster:
 		return st.opened
 	case st.left.After(st.opened):
-		return st.left.Add(st.srv.cfg.Drain)
+		return st.left.Add(st.site.Drain)
 	}
-	return st.opened.Add(st.srv.cfg.Drain)
+	return st.opened.Add(st.site.Drain)
 }

@@ -1,4 +1,4 @@
-package push
+package stream
 
 import (
 	"context"
@@ -31,32 +31,32 @@ type Client struct {
 type Admit func(ctx context.Context, node *corev3.Node) (Client, error)
 
 // meet takes the node of the first message.
-func (st *stream) meet(ctx context.Context, node *corev3.Node) error {
+func (st *Stream) meet(ctx context.Context, node *corev3.Node) error {
 	if st.id != "" {
 		return nil
 	}
 	if node.GetId() == "" {
 		return status.Error(codes.InvalidArgument, "the first message of a stream must carry a node with an id")
 	}
-	if st.srv.cfg.Admit != nil {
-		client, err := st.srv.cfg.Admit(ctx, node)
+	if st.site.Admit != nil {
+		client, err := st.site.Admit(ctx, node)
 		if err != nil {
-			st.srv.cfg.Log.Warn("client turned away", "node", node.GetId(), "err", err)
+			st.site.Log.Warn("client turned away", "node", node.GetId(), "err", err)
 			return status.Errorf(codes.PermissionDenied, "node %q: %v", node.GetId(), err)
 		}
 		st.client = client
 	}
 	st.id, st.audience = node.GetId(), audienceOf(node)
-	st.account = st.srv.cfg.Ledger.Open(st.id, st.client.Identity)
+	st.account = st.site.Ledger.Open(st.id, st.client.Identity)
 	return nil
 }
 
 // may says by its error whether the client may ask for a type.
-func (st *stream) may(url string) error {
+func (st *Stream) may(url string) error {
 	if st.client.Allows == nil || st.client.Allows(url) {
 		return nil
 	}
-	st.srv.cfg.Log.Warn("client asked for what is not its to have", "node", st.id, "identity", st.client.Identity, "type_url", url)
+	st.site.Log.Warn("client asked for what is not its to have", "node", st.id, "identity", st.client.Identity, "type_url", url)
 	return status.Errorf(codes.PermissionDenied, "%s may not ask for %s", st.client.Identity, url)
 }
 
@@ -75,7 +75,7 @@ func (p *plan) secretsAgain(url string) {
 		return
 	}
 	sub.rescan = true
-	p.stream.wake()
+	p.stream.Wake()
 }
 
 // shown says whether the client may see a secret now.
