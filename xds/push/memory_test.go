@@ -157,13 +157,11 @@ func TestWholeRefusedStaysRefused(t *testing.T) {
 	c.send(&discoveryv3.DiscoveryRequest{TypeUrl: release.TypeRateLimit})
 	refused := c.next(release.TypeRateLimit, 1)
 	c.send(&discoveryv3.DiscoveryRequest{TypeUrl: release.TypeRateLimit, ResponseNonce: refused.GetNonce(), ErrorDetail: &status.Status{Code: 3, Message: "no"}})
+	within(t, 5*time.Second, "refused", func() bool { return s.state("ratelimitconfig") == ledger.Refused })
 	s.Publish(good)
 	taken := c.next(release.TypeRateLimit, 1)
 	c.send(&discoveryv3.DiscoveryRequest{TypeUrl: release.TypeRateLimit, VersionInfo: taken.GetVersionInfo(), ResponseNonce: taken.GetNonce()})
-	c.silence()
-	if s.state("ratelimitconfig") != ledger.Synced {
-		t.Fatalf("%+v", s.book.Lines())
-	}
+	within(t, 5*time.Second, "taken", func() bool { return s.state("ratelimitconfig") == ledger.Synced })
 	s.Publish(bad)
 	c.silence()
 	if s.state("ratelimitconfig") != ledger.Refused {
