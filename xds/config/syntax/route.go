@@ -29,7 +29,7 @@ type Route struct {
 type Settings struct {
 	// Auth names the credentials: public, api_key, {jwt: ISSUER}, {any_of: […]}, {all_of: […]}. Every route has one or inherits one.
 	Auth *Auth `yaml:"auth"`
-	// Authorize says what a caller may do: a deny that holds refuses, otherwise one allow or permission must hold. Absent: every authenticated caller.
+	// Authorize says what a caller may do: a deny that holds refuses, otherwise one allow or permission must hold. Absent: every authenticated caller. Expressions see request.{method, path, segments, host, headers, query, client_ip, time}, segments and query decoded; a header or parameter that they look at and that is there twice is refused (400).
 	Authorize strictyaml.List[Rule] `yaml:"authorize"`
 	// RateLimit bounds the requests of this route.
 	RateLimit strictyaml.List[Limit] `yaml:"rate_limit"`
@@ -76,9 +76,9 @@ type Match struct {
 	Path *PathMatch `yaml:"path"`
 	// Methods; GET includes HEAD. Absent: all.
 	Methods strictyaml.List[strictyaml.Value[Method]] `yaml:"methods"`
-	// Headers that the request must have: a value, or {exact | prefix | regex | present}.
+	// Headers that the request must have: a value, or {exact | prefix | regex | present}. A request with two lines of such a header is refused (400).
 	Headers strictyaml.Map[Condition] `yaml:"headers"`
-	// Query parameters that it must have.
+	// Query parameters that it must have, names and values decoded; regex compares values without escapes. A request with such a parameter twice is refused (400).
 	Query strictyaml.Map[Condition] `yaml:"query"`
 	// Cookies that it must have.
 	Cookies strictyaml.Map[Condition] `yaml:"cookies"`
