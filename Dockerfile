@@ -21,6 +21,5 @@ ENTRYPOINT ["/usr/local/bin/tollgate"]
 FROM debian:bookworm-slim AS envoy
 COPY --from=build /out/tollgate /usr/local/bin/tollgate
 COPY --from=proxy /opt/.tools/envoy /usr/local/bin/envoy
-USER nobody
-# Envoy is PID 1's only child and gets its signals: 30 s of drain on stop.
-ENTRYPOINT ["/bin/sh", "-c", "mkdir -m 0700 -p /tmp/run && tollgate envoy bootstrap --envoy-admin-address unix:/tmp/run/envoy-admin.sock > /tmp/bootstrap.json && exec envoy --config-path /tmp/bootstrap.json --drain-time-s 30"]
+# It drains Envoy on SIGTERM and ends when Envoy has.
+ENTRYPOINT ["/usr/local/bin/tollgate", "envoy", "run"]

@@ -4,10 +4,13 @@
 package service
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 
@@ -33,7 +36,7 @@ func Command() *cobra.Command {
 		RunE: verb.Do(func(cmd *cobra.Command, _ []string) error {
 			return serve(cmd, "user", func(p place) (daemon.Runner, error) {
 				return user.New(user.Config{
-					HTTP: p.http, GRPC: p.grpc, DataDir: p.s.Text(settings.DataDir), Instance: p.instance, Zone: p.s.Text("zone"), Advertise: p.s.Text("advertise"),
+					HTTP: p.http, GRPC: p.grpc, DataDir: p.s.Text(settings.DataDir), Instance: p.instance, Zone: p.s.Text("zone"), Advertise: p.advertise,
 					Audiences: p.s.List("audience"), JWKS: p.jwks, Registry: p.s.List("registry"),
 					RegistryToken: p.token, RegistryTLS: p.trust.Web(), Log: p.log, Metrics: p.metrics,
 				})
@@ -46,7 +49,7 @@ func Command() *cobra.Command {
 		RunE: verb.Do(func(cmd *cobra.Command, _ []string) error {
 			return serve(cmd, "order", func(p place) (daemon.Runner, error) {
 				return order.New(order.Config{
-					HTTP: p.http, GRPC: p.grpc, DataDir: p.s.Text(settings.DataDir), Instance: p.instance, Zone: p.s.Text("zone"), Advertise: p.s.Text("advertise"),
+					HTTP: p.http, GRPC: p.grpc, DataDir: p.s.Text(settings.DataDir), Instance: p.instance, Zone: p.s.Text("zone"), Advertise: p.advertise,
 					Audiences: p.s.List("audience"), JWKS: p.jwks, Registry: p.s.List("registry"),
 					RegistryToken: p.token, RegistryTLS: p.trust.Web(), UserGRPC: p.s.List("user-grpc"), Log: p.log, Metrics: p.metrics,
 				})
@@ -65,7 +68,7 @@ func flags(f *pflag.FlagSet) {
 	f.String(settings.DataDir, ".tollgate", "`FOLDER` of the database")
 	f.String("instance", "", "unique `NAME` of this instance (default: the host's name and port)")
 	f.String("zone", "", "availability `ZONE`")
-	f.String("advertise", "", "`HOST` that proxies reach this instance at, when it listens on every interface")
+	f.String("advertise", "", "`HOST` that proxies reach this instance at, when it listens on every interface (default: our address on the way to the registry)")
 	f.StringSlice("registry", nil, "control planes, `https://host:port,…` of xDS for who joined, http:// of the admin address on one machine")
 	settings.TLSFlags(f)
 	settings.JoinFlag(f)
@@ -80,6 +83,7 @@ type place struct {
 	s          settings.Settings
 	http, grpc net.Listener
 	instance   string
+	advertise  string
 	jwks       string // file or URL
 	token      string // file
 	trust      *fleet.Trust
@@ -109,6 +113,9 @@ func serve(cmd *cobra.Command, name string, build func(place) (daemon.Runner, er
 		return err
 	}
 	p.log = log.With("component", name, "node", p.instance)
+	if p.advertise, err = advertised(ctx, s); err != nil {
+		return err
+	}
 	if p.jwks = s.Text(settings.IdentityJWKS); p.jwks == "" {
 		p.jwks = filepath.Join(s.Text(settings.DataDir), "identity.jwks")
 	}
@@ -128,6 +135,32 @@ func serve(cmd *cobra.Command, name string, build func(place) (daemon.Runner, er
 	}{true, demo.Instance{Service: name, PID: os.Getpid(), HTTP: p.http.Addr().String(), GRPC: p.grpc.Addr().String()}}
 	// The listeners are bound: whoever connects from now on is answered.
 	return errors.Join(json.NewEncoder(cmd.OutOrStdout()).Encode(ready), daemon.Run(ctx, server, p.trust, hangup.Runner(p.log)))
+}
+
+// advertised is --advertise, else the address that we have on the way to the
+// registry: with a listener on every interface nothing else knows which of ours
+// the proxies reach.
+func advertised(ctx context.Context, s settings.Settings) (string, error) {
+	registry := s.List("registry")
+	if s.Text("advertise") != "" || len(registry) == 0 {
+		return s.Text("advertise"), nil
+	}
+	for _, flag := range []string{"http", "grpc"} {
+		host, _, err := net.SplitHostPort(s.Text(flag))
+		if ip := net.ParseIP(host); err == nil && host != "" && (ip == nil || !ip.IsUnspecified()) {
+			return "", nil
+		}
+	}
+	at, err := url.Parse(registry[0])
+	if err != nil {
+		return "", fmt.Errorf("--registry %s: %w", registry[0], err)
+	}
+	way, err := (&net.Dialer{}).DialContext(ctx, "udp", at.Host) // sends nothing
+	if err != nil {
+		return "", fmt.Errorf("no way to --registry %s, so --advertise must say where proxies reach this instance: %w", registry[0], err)
+	}
+	host, _, err := net.SplitHostPort(way.LocalAddr().String())
+	return host, errors.Join(err, way.Close())
 }
 
 func instanceName(s settings.Settings, l net.Listener) (string, error) {
