@@ -169,8 +169,8 @@ func mutant(r *rand.Rand, targets []string) string {
 // TestOneView (S3, S4, S13): whatever the target, the method and the headers,
 // upstreams of four languages read what rules and routes were shown, and nothing
 // that is refused for one spelling passes in another; or it is 400.
-// TOLLGATE_VIEW_FUZZ (a duration, none unless set) is how long mutants of the
-// table follow, TOLLGATE_VIEW_SEED makes them those of another run.
+// ONE_VIEW_FUZZ (a duration, none unless set) is how long mutants of the
+// table follow, ONE_VIEW_SEED makes them those of another run.
 func TestOneView(t *testing.T) {
 	languages := append([]string{"go"}, harness.Languages()...)
 	vars := map[string]string{}
@@ -197,12 +197,12 @@ func TestOneView(t *testing.T) {
 	if n := len(targets) + len(requests); n < 400 || v.count[http.StatusOK] < n/4 || v.count[http.StatusForbidden] < 50 {
 		t.Errorf("%d inputs, by status %v: the table is too small, or nothing gets through", n, v.count)
 	}
-	budget, err := time.ParseDuration(or(os.Getenv("TOLLGATE_VIEW_FUZZ"), "0s"))
+	budget, err := time.ParseDuration(or(os.Getenv("ONE_VIEW_FUZZ"), "0s"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	var seed uint64 = 1
-	if text := os.Getenv("TOLLGATE_VIEW_SEED"); text != "" {
+	if text := os.Getenv("ONE_VIEW_SEED"); text != "" {
 		if _, err := fmt.Sscan(text, &seed); err != nil {
 			t.Fatal(err)
 		}
