@@ -143,3 +143,59 @@ func TestStatusOfSeveralControlPlanes(t *testing.T) {
 		}
 	}
 }
+
+// TestKilledRunLeavesEnvoyServing: kill -9 of `tollgate run` and its next start
+// fail no request of a public route, and it is the same Envoy all along.
+func TestKilledRunLeavesEnvoyServing(t *testing.T) {
+	dir := harness.TempDir(t)
+	file := filepath.Join(dir, "gateway.yaml")
+	up := harness.NewUpstreams(t, "a")[0]
+	address := harness.FreeAddress(t)
+	text := "version: 1\nlisteners: [{name: http, address: " + address + "}]\nupstreams: [{name: a, endpoints: [" + up.Address + "]}]\n" +
+		"routes: [{name: main, match: {path: {prefix: /}}, auth: public, upstream: a}]\n"
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	args := []string{"run", "--json", "-f", file, "--data-dir", dir, "--envoy-path", harness.EnvoyPath(t), "--envoy-concurrency", "1"}
+	for _, flag := range []string{"xds", "extauthz", "ratelimit", "admin", "envoy-admin"} {
+		args = append(args, "--"+flag+"-address", harness.FreeAddress(t))
+	}
+	start := func() *harness.Process {
+		// A pipe to this test would end with the process that is killed.
+		shell := append([]string{"-c", `log=$1; shift; exec "$@" 2>>"$log"`, "sh", filepath.Join(dir, "stderr"), harness.Tollgate(t)}, args...)
+		return harness.Start(t, harness.Command{Name: "run", Path: "/bin/sh", Args: shell, Dir: dir}).AwaitReady(t, 30*time.Second)
+	}
+	first := start()
+	envoy := first.Ready.PIDs["envoy"]
+	t.Cleanup(func() { _ = syscall.Kill(envoy, syscall.SIGKILL) })
+	load := traffic.Start(traffic.Load{Request: traffic.Request{URL: "http://" + address + "/x"}, Rate: 200, Duration: time.Minute})
+	time.Sleep(500 * time.Millisecond)
+	first.Kill()
+	time.Sleep(500 * time.Millisecond)
+	second := start()
+	if got := second.Ready.PIDs["envoy"]; got != envoy {
+		t.Errorf("envoy %d was left and %d runs", envoy, got)
+	}
+	time.Sleep(500 * time.Millisecond)
+	clean(t, "kill -9 and the next start", load.Stop(), okOnly)
+	if err := os.WriteFile(file, []byte(strings.Replace(text, "prefix: /}", "prefix: /new}", 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	harness.Eventually(t, 10*time.Second, "the adopted proxy follows the file", func() error {
+		if status, _, err := harness.Get("http://" + address + "/x"); err != nil || status != 404 {
+			return fmt.Errorf("%d %v", status, err)
+		}
+		return nil
+	})
+	if code, _ := second.Terminate(t, 10*time.Second); code != 0 {
+		t.Errorf("exit %d", code)
+	}
+	harness.Eventually(t, 5*time.Second, "envoy is gone", func() error {
+		if syscall.Kill(envoy, 0) == nil {
+			if stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", envoy)); !strings.Contains(string(stat), ") Z ") {
+				return fmt.Errorf("%d lives", envoy)
+			}
+		}
+		return nil
+	})
+}

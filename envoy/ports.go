@@ -25,10 +25,17 @@ func TryListeners(ctx context.Context, listeners map[string]netip.AddrPort) erro
 }
 
 // settleAdmin makes port 0 of the admin a free port and proves that any other
-// is not taken; a socket is claimed for the life of the supervisor.
-func settleAdmin(ctx context.Context, a peer.Address) (peer.Address, *peer.Claim, error) {
+// is not taken; a socket is claimed for the life of the supervisor. A proxy that
+// was left serves it, and rightly so.
+func settleAdmin(ctx context.Context, a peer.Address, left bool) (peer.Address, *peer.Claim, error) {
 	const where = "--envoy-admin-address"
-	if a.Socket() {
+	switch {
+	case left && a.Socket():
+		claim, err := peer.Lock(a, where)
+		return a, claim, err
+	case left && a.Port != 0:
+		return a, nil, nil
+	case a.Socket():
 		claim, err := peer.Take(ctx, a, where)
 		return a, claim, err
 	}

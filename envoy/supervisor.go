@@ -37,12 +37,20 @@ type SupervisorConfig struct {
 	Output      io.Writer    // the proxy's log and access log
 	LogLevel    string       // Envoy's words; "" means warning
 	Log         *slog.Logger
+	// DieWithParent ends the proxy when this process is killed. Otherwise it
+	// serves on, and the next supervisor of Dir takes it over; then Output must be
+	// a file that outlives this process, or the proxy's words are lost.
+	DieWithParent bool
 }
 
 // Supervisor keeps one Envoy running.
 type Supervisor struct {
-	cfg      SupervisorConfig
-	args     []string
+	cfg  SupervisorConfig
+	args []string
+
+	fingerprint string // of how the proxy is started
+	lock        *os.File
+
 	pid      atomic.Int64
 	stopping atomic.Bool
 	admin    *adminClient
@@ -52,7 +60,7 @@ type Supervisor struct {
 // NewSupervisor settles the admin address, writes the bootstrap file and
 // returns a supervisor that has not started the proxy yet.
 func NewSupervisor(ctx context.Context, cfg SupervisorConfig) (_ *Supervisor, err error) {
-	admin, claim, err := settleAdmin(ctx, cfg.Admin)
+	admin, claim, err := settleAdmin(ctx, cfg.Admin, !cfg.DieWithParent && HasLeft(cfg.Dir))
 	if err != nil {
 		return nil, err
 	}
@@ -88,7 +96,28 @@ func NewSupervisor(ctx context.Context, cfg SupervisorConfig) (_ *Supervisor, er
 	if cfg.Concurrency > 0 {
 		args = append(args, "--concurrency", strconv.Itoa(cfg.Concurrency))
 	}
-	return &Supervisor{cfg: cfg, args: args, admin: newAdminClient(admin), claim: claim}, nil
+	s := &Supervisor{cfg: cfg, args: args, admin: newAdminClient(admin), claim: claim}
+	if cfg.DieWithParent {
+		return s, nil
+	}
+	if s.fingerprint, err = fingerprint(cfg.Path, args, bootstrap); err != nil {
+		return nil, err
+	}
+	s.lock, err = lockFolder(cfg.Dir)
+	return s, err
+}
+
+// lockFolder makes this the only supervisor of a folder: a second one would take
+// a proxy over that has a supervisor.
+func lockFolder(dir string) (*os.File, error) {
+	lock, err := os.OpenFile(filepath.Join(dir, "envoy.lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return nil, errors.Join(fmt.Errorf("another tollgate runs an envoy from %s: stop it, or choose another --data-dir", dir), lock.Close())
+	}
+	return lock, nil
 }
 
 // Admin is where the proxy's own admin listens.
@@ -106,11 +135,17 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	if s.claim != nil {
 		defer func() { _ = s.claim.Release() }()
 	}
+	if s.lock != nil {
+		defer func() { _ = s.lock.Close() }()
+	}
 	const shortest, longest = 100 * time.Millisecond, 5 * time.Second
 	backoff := shortest
 	for {
 		started := time.Now()
-		err := s.once(ctx)
+		var err error
+		if s.cfg.DieWithParent || !s.adopt(ctx) {
+			err = s.once(ctx)
+		}
 		if ctx.Err() != nil || s.stopping.Load() {
 			return nil
 		}
@@ -134,7 +169,10 @@ func (s *Supervisor) once(ctx context.Context) error {
 		cmd.Dir = s.cfg.Dir // where its identity is
 	}
 	// Its own process group: Ctrl-C must reach the supervisor alone, which drains.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if s.cfg.DieWithParent {
+		cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
+	}
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = time.Second
 	if err := cmd.Start(); err != nil {
@@ -142,6 +180,11 @@ func (s *Supervisor) once(ctx context.Context) error {
 	}
 	s.pid.Store(int64(cmd.Process.Pid))
 	defer s.pid.Store(0)
+	if !s.cfg.DieWithParent {
+		if err := keep(s.cfg.Dir, cmd.Process.Pid, s.cfg.Bootstrap.AdminAddress, s.fingerprint); err != nil {
+			s.cfg.Log.Warn("the next start will not know this proxy", "err", err)
+		}
+	}
 	if err := cmd.Wait(); err != nil {
 		return err
 	}

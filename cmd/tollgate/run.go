@@ -216,8 +216,11 @@ func (t *stack) proxy(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := envoy.TryListeners(ctx, t.control.Listeners()); err != nil {
-		return err
+	dies := s.On(settings.Demo) || s.On(settings.FreePorts)
+	if dies || !envoy.HasLeft(t.dataDir) { // one that was left has its addresses
+		if err := envoy.TryListeners(ctx, t.control.Listeners()); err != nil {
+			return err
+		}
 	}
 	id := s.Text(settings.NodeID)
 	if id == "" {
@@ -225,7 +228,7 @@ func (t *stack) proxy(ctx context.Context) error {
 	}
 	b := envoy.Bootstrap{NodeID: id, XDSServers: []string{t.control.Address().String()}}
 	t.envoy, err = envoy.NewSupervisor(ctx, envoy.SupervisorConfig{
-		Path: path, Dir: t.dataDir, Bootstrap: b, Admin: admin, Concurrency: s.Number(settings.Workers), Output: os.Stderr, Log: t.log.With("component", "envoy"),
+		Path: path, Dir: t.dataDir, Bootstrap: b, Admin: admin, Concurrency: s.Number(settings.Workers), Output: os.Stderr, Log: t.log.With("component", "envoy"), DieWithParent: dies,
 	})
 	return err
 }

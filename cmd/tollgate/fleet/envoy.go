@@ -142,7 +142,7 @@ func newProxy(ctx context.Context, s settings.Settings, log *slog.Logger) (*envo
 		}
 	}
 	proxy, err := envoy.NewSupervisor(ctx, envoy.SupervisorConfig{
-		Path: path, Dir: dir, Bootstrap: b, Admin: adminAt, Concurrency: s.Number(settings.Workers), Output: os.Stderr, Log: log,
+		Path: path, Dir: dir, Bootstrap: b, Admin: adminAt, Concurrency: s.Number(settings.Workers), Output: os.Stderr, Log: log, DieWithParent: true,
 	})
 	return proxy, who, err
 }
