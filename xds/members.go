@@ -40,7 +40,7 @@ func open(cfg Config, api admin.Config, log *slog.Logger) (*members, credentials
 		mux.Handle("/v1/renew", door)
 	}
 	m := &members{handoff: peer.NewHandoff(cfg.Listener.Addr()), server: &http.Server{
-		Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second,
+		Handler: renewing(mux), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second,
 		IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}}
 	mutual := peer.Mutual{
@@ -48,6 +48,21 @@ func open(cfg Config, api admin.Config, log *slog.Logger) (*members, credentials
 		Roles: []string{contract.RoleEdge, contract.RoleExtAuthz, contract.RoleRateLimit, contract.RoleClient},
 	}
 	return m, peer.Credentials(mutual.Credentials()), nil
+}
+
+// renewing ends a connection after the answer once its certificate is past half
+// its life: the member has a new one by then, and one that never does not
+// outlive its own on a connection that stays open.
+func renewing(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
+			leaf := r.TLS.PeerCertificates[0]
+			if time.Until(leaf.NotAfter) < leaf.NotAfter.Sub(leaf.NotBefore)/2 {
+				w.Header().Set("Connection", "close")
+			}
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // owns says whether a request comes from a member that is the service, or its
