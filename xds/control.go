@@ -81,7 +81,7 @@ func New(cfg Config) (*ControlPlane, error) {
 	if err != nil {
 		return nil, errors.Join(err, cfg.Listener.Close())
 	}
-	api := admin.Config{Ledger: book, Registry: registry, Served: pipeline.Served, Token: token, Now: time.Now}
+	api := admin.Config{Ledger: book, Registry: registry, Served: pipeline.Served, Resend: engine.Resend, Token: token, Now: time.Now}
 	members, credentials, err := open(cfg, api, log)
 	if err != nil {
 		return nil, errors.Join(err, cfg.Listener.Close())

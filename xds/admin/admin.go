@@ -30,6 +30,9 @@ type Config struct {
 	Registry *discovery.Registry
 	Served   func() Served // nil: nobody says
 	Token    string        // of the registry
+	// Resend forgets what a node refused and sends it again; it returns to how many
+	// streams. nil: nobody can.
+	Resend func(node string) int
 	// Owns says whether a request's connection proved to be a service: that needs
 	// no token, and may register nothing else. nil: none does.
 	Owns func(r *http.Request, service string) bool
@@ -44,6 +47,7 @@ func New(cfg Config) http.Handler {
 	mux.HandleFunc("GET /v1/registry", a.list)
 	mux.HandleFunc("PUT /v1/registry/{service}/{instance}", a.put)
 	mux.HandleFunc("DELETE /v1/registry/{service}/{instance}", a.remove)
+	mux.HandleFunc("POST /v1/resend", a.resend)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		a.refuse(w, r, http.StatusNotFound, "not_found", "Not found")
 	})
@@ -59,6 +63,22 @@ func (a *api) status(w http.ResponseWriter, _ *http.Request) {
 		status.Served = &served
 	}
 	a.answer(w, http.StatusOK, status)
+}
+
+// resend sends a node again what it refused, after its cause was mended.
+func (a *api) resend(w http.ResponseWriter, r *http.Request) {
+	if !a.tokened(w, r) {
+		return
+	}
+	n := 0
+	if a.Resend != nil {
+		n = a.Resend(r.URL.Query().Get("node"))
+	}
+	if n == 0 {
+		a.refuse(w, r, http.StatusNotFound, "not_found", "no such node is connected: tollgate status lists those that are")
+		return
+	}
+	a.answer(w, http.StatusOK, map[string]int{"streams": n})
 }
 
 func (a *api) list(w http.ResponseWriter, _ *http.Request) {
@@ -124,12 +144,17 @@ func (a *api) remove(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// allowed compares hashes, so that neither content nor length of the token
-// shows in the time it takes.
+// allowed says whether a request may change the instances of its service.
 func (a *api) allowed(w http.ResponseWriter, r *http.Request) bool {
 	if a.Owns != nil && a.Owns(r, r.PathValue("service")) {
 		return true
 	}
+	return a.tokened(w, r)
+}
+
+// tokened compares hashes, so that neither content nor length of the token
+// shows in the time it takes.
+func (a *api) tokened(w http.ResponseWriter, r *http.Request) bool {
 	token, bearer := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 	got, want := sha256.Sum256([]byte(token)), sha256.Sum256([]byte(a.Token))
 	if bearer && a.Token != "" && subtle.ConstantTimeCompare(got[:], want[:]) == 1 {

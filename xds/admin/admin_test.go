@@ -128,3 +128,34 @@ func TestListIsSortedAndStatusIsJSON(t *testing.T) {
 		t.Error("took what is no status")
 	}
 }
+
+// TestResend: who has the token sends a node again what it refused.
+func TestResend(t *testing.T) {
+	for name, c := range map[string]struct {
+		token, node string
+		status      int
+	}{
+		"good":       {"Bearer secret", "edge-1", 200},
+		"no token":   {"", "edge-1", 401},
+		"wrong":      {"Bearer x", "edge-1", 401},
+		"not there":  {"Bearer secret", "edge-2", 404},
+		"not a node": {"Bearer secret", "", 404},
+	} {
+		t.Run(name, func(t *testing.T) {
+			asked := ""
+			h := admin.New(admin.Config{Ledger: ledger.New(time.Now), Registry: discovery.NewRegistry(time.Now), Token: "secret", Now: time.Now, Resend: func(node string) int {
+				asked = node
+				if node == "edge-1" {
+					return 1
+				}
+				return 0
+			}})
+			r := httptest.NewRequest(http.MethodPost, "/v1/resend?node="+c.node, http.NoBody)
+			r.Header.Set("Authorization", c.token)
+			w := httptest.NewRecorder()
+			if h.ServeHTTP(w, r); w.Code != c.status || c.status == 401 && asked != "" {
+				t.Fatalf("%d %s, asked for %q", w.Code, w.Body, asked)
+			}
+		})
+	}
+}
