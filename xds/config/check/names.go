@@ -107,6 +107,35 @@ func (c *Checker) Files(files []*syntax.File) {
 		c.limits(f.RateLimit.Items, "rate_limit", gateway, seen)
 		gateway += len(f.RateLimit.Items)
 	}
+	c.strangers(files)
+}
+
+// strangers warns of issuers none of whose callers may be of a known tenant:
+// an identity provider for people seldom says a tenant.
+func (c *Checker) strangers(files []*syntax.File) {
+	tenants := 0
+	for _, f := range files {
+		for _, t := range f.Tenants {
+			if t.Name.V == "*" {
+				return
+			}
+			tenants++
+		}
+	}
+	for _, f := range files {
+		if f.Identity == nil {
+			continue
+		}
+		for i := range f.Identity.Issuers {
+			s := &f.Identity.Issuers[i]
+			named := s.Claims != nil && len(s.Claims.Tenant.Items) > 0
+			if named && tenants > 0 {
+				continue
+			}
+			c.warn(s.Pos, element("identity.issuers", s.Name, i),
+				"a token whose tenant is not in the file is refused (403 unknown_tenant): write `claims: {tenant: CLAIM}` and the tenants that it names, or `tenants: [{name: \"*\"}]` to take every caller")
+		}
+	}
 }
 
 func element(list string, name syntax.Identifier, i int) string {
