@@ -1,7 +1,7 @@
 // Package release holds what one state of the gateway file means for every
 // client of the control plane: an immutable set of resources, each with a
 // version made of its content. Invariant: equal content has equal versions, on
-// every replica and every build, so a reconnect or a no-op edit re-sends nothing.
+// every replica of one build, so a reconnect or a no-op edit re-sends nothing.
 package release
 
 import (
