@@ -74,7 +74,7 @@ func TestProof11Refuser(t *testing.T) {
 		defer close(shown)
 		// While it is connected: what is gone is GONE, not REFUSED.
 		harness.Eventually(t, 2*time.Second, "the status names it", func() error {
-			out, _, code := harness.Run(t, "status", "--admin-address", s.Address(t, "admin"))
+			out, _, code := harness.Run(t, "status", "--admin-address", s.Address(t, "admin"), "--data-dir", s.DataDir())
 			if code != 1 || !containsAll(out, "refuser", "REFUSED", "never") {
 				return fmt.Errorf("exit %d\n%s", code, out)
 			}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -40,6 +41,8 @@ type Config struct {
 	RateLimit   []string         // host:port of the limiters, as the proxies reach them
 	TrustDomain string           // of these two's certificates; "": they speak plain text
 	FreePorts   bool             // every listener of the file on a free port of loopback
+	OneBox      bool             // instances are on this machine unless the file says where
+	Parts       []string         // addresses of our own parts, where no instance is; sockets may be among them
 	StrictStart bool             // a bad file is fatal at start, whatever the last good set
 	Metrics     prometheus.Registerer
 	Log         *slog.Logger
@@ -61,7 +64,7 @@ type ControlPlane struct {
 // New reads the file and makes every part; nothing runs yet.
 func New(cfg Config) (*ControlPlane, error) {
 	log := cfg.Log.With("component", "xds")
-	token, err := discovery.LoadOrCreateToken(filepath.Join(cfg.DataDir, "registry.token"))
+	secret, err := discovery.LoadOrCreateSecret(filepath.Join(cfg.DataDir, "registry.token"))
 	if err != nil {
 		return nil, err
 	}
@@ -81,7 +84,8 @@ func New(cfg Config) (*ControlPlane, error) {
 	if err != nil {
 		return nil, errors.Join(err, cfg.Listener.Close())
 	}
-	api := admin.Config{Ledger: book, Registry: registry, Served: pipeline.Served, Resend: engine.Resend, Token: token, Now: time.Now}
+	registry.Judge(places(cfg, pipeline))
+	api := admin.Config{Ledger: book, Registry: registry, Served: pipeline.Served, Resend: engine.Resend, Secret: secret, Log: log, Now: time.Now}
 	members, credentials, err := open(cfg, api, log)
 	if err != nil {
 		return nil, errors.Join(err, cfg.Listener.Close())
@@ -127,6 +131,35 @@ func (c *ControlPlane) Faults() []string {
 		faults = append(faults, err.Error())
 	}
 	return append(faults, c.ledger.Faults()...)
+}
+
+// places are where instances may register, by the gateway file that is served.
+func places(cfg Config, pipeline *Pipeline) discovery.Places {
+	var parts []netip.AddrPort
+	for _, part := range cfg.Parts {
+		if a, err := netip.ParseAddrPort(part); err == nil {
+			parts = append(parts, a)
+		}
+	}
+	p := discovery.Places{
+		Default: discovery.Private,
+		Parts: func() []netip.AddrPort {
+			return slices.AppendSeq(slices.Clone(parts), maps.Values(pipeline.Listeners()))
+		},
+		Allowed: func(service string) []netip.Prefix {
+			var out []netip.Prefix
+			for _, u := range pipeline.Gateway().Upstreams {
+				if u.Registry != "" && discovery.ServiceOf(u.Registry) == discovery.ServiceOf(service) {
+					out = append(out, u.Allow...)
+				}
+			}
+			return out
+		},
+	}
+	if cfg.OneBox {
+		p.Default = discovery.Machine
+	}
+	return p
 }
 
 // instances shows the registry to the compiler.

@@ -48,7 +48,7 @@ func rootCommand() *cobra.Command {
 	settings.Persistent(root.PersistentFlags())
 	root.AddCommand(
 		runVerb(), xdsVerb(), extauthzVerb(), ratelimitVerb(), service.Command(),
-		validateVerb(), statusVerb(), readyVerb(), keys.Command(), envoyVerb(), fleet.JoinToken(), fleet.CA(),
+		validateVerb(), statusVerb(), readyVerb(), keys.Command(), registryTokenVerb(), envoyVerb(), fleet.JoinToken(), fleet.CA(),
 	)
 	return root
 }

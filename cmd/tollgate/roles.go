@@ -123,8 +123,12 @@ func runRole(cmd *cobra.Command, name, addressFlag string, build func(place) (ro
 	if err != nil {
 		return err
 	}
+	token, err := settings.AdminToken(p.dataDir)
+	if err != nil {
+		return err
+	}
 	admin := daemon.NewAdmin(daemon.AdminConfig{
-		Listener: adminListener, Metrics: p.metrics, Log: log,
+		Listener: adminListener, Metrics: p.metrics, Log: log, Token: token, Hosts: s.List(settings.AdminHost),
 		Readiness: func() ([]string, error) { return append(server.Faults(), who.Faults()...), server.Ready() },
 	})
 	announce := daemon.RunnerFunc(func(ctx context.Context) error {

@@ -158,22 +158,29 @@ func (t *stack) build(ctx context.Context) error {
 	if t.listeners.admin, err = daemon.Listen(ctx, s.Admin(), "--"+settings.AdminAddress); err != nil {
 		return err
 	}
-	t.control, err = controlPlane(t.at(t.listeners.xds), t.files, nil, []string{t.listeners.authz.Addr().String()}, []string{t.listeners.limits.Addr().String()})
+	at := t.at(t.listeners.xds)
+	at.parts = []string{t.listeners.xds.Addr().String(), t.listeners.authz.Addr().String(), t.listeners.limits.Addr().String(), t.listeners.admin.Addr().String(), s.Text(settings.EnvoyAdmin)}
+	t.control, err = controlPlane(at, t.files, nil, []string{t.listeners.authz.Addr().String()}, []string{t.listeners.limits.Addr().String()})
 	if err != nil {
 		return err
 	}
 	if err := t.roles(); err != nil {
 		return err
 	}
-	routes := map[string]http.Handler{"/v1/": t.control.Admin()}
+	token, err := settings.AdminToken(t.dataDir)
+	if err != nil {
+		return err
+	}
+	open := map[string]http.Handler{}
 	if !s.On(settings.NoEnvoy) {
 		if err := t.proxy(ctx); err != nil {
 			return err
 		}
-		routes["GET /metrics/envoy"] = t.envoy.Metrics()
+		open["GET /metrics/envoy"] = t.envoy.Metrics()
 	}
 	t.admin = daemon.NewAdmin(daemon.AdminConfig{
-		Listener: t.listeners.admin, Metrics: t.metrics, Log: t.log, Routes: routes,
+		Listener: t.listeners.admin, Metrics: t.metrics, Log: t.log, Token: token, Hosts: s.List(settings.AdminHost),
+		Routes: map[string]http.Handler{"/v1/": t.control.Admin()}, Open: open, Own: registryRoutes(t.control),
 		Readiness: func() ([]string, error) {
 			return slices.Concat(t.control.Faults(), t.authz.Faults(), t.limits.Faults()), t.served.err()
 		},

@@ -29,7 +29,7 @@ func statusVerb() *cobra.Command {
 				return err
 			}
 			for {
-				fleet := askAll(cmd.Context(), s.List(settings.AdminAddress))
+				fleet := askAll(cmd.Context(), s, s.List(settings.AdminAddress))
 				if err := show(cmd.OutOrStdout(), fleet, s.On(settings.JSON), s.On("watch")); err != nil {
 					return err
 				}
@@ -50,6 +50,8 @@ func statusVerb() *cobra.Command {
 	cmd.Flags().StringSlice(settings.AdminAddress, []string{"127.0.0.1:9900"}, "admin addresses of the control planes, `host:port,…`")
 	cmd.Flags().Bool(settings.JSON, false, "the same as JSON")
 	cmd.Flags().Bool("watch", false, "again every 2 s, until Ctrl-C")
+	settings.FileFlag(cmd.Flags())
+	cmd.Flags().String(settings.DataDir, "", "`FOLDER` of state, for the admin token (default: .tollgate, beside the gateway file if -f names it)")
 	return cmd
 }
 
@@ -57,13 +59,13 @@ func statusVerb() *cobra.Command {
 const watchEvery = 2 * time.Second
 
 // askAll asks every control plane at once.
-func askAll(ctx context.Context, addresses []string) admin.Fleet {
+func askAll(ctx context.Context, s settings.Settings, addresses []string) admin.Fleet {
 	fleet := admin.Fleet{Planes: make([]admin.Plane, len(addresses))}
 	var group sync.WaitGroup
 	for i, address := range addresses {
 		group.Go(func() {
 			fleet.Planes[i] = admin.Plane{Address: address}
-			body, err := ask(ctx, address, "/v1/status")
+			body, err := ask(ctx, s, address, "/v1/status")
 			if err == nil {
 				var status admin.Status
 				if status, err = admin.DecodeStatus(body); err == nil {
@@ -103,7 +105,7 @@ func readyVerb() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			_, err = ask(cmd.Context(), s.Text(settings.AdminAddress), "/readyz")
+			_, err = ask(cmd.Context(), s, s.Text(settings.AdminAddress), "/readyz")
 			return err
 		}),
 	}
@@ -112,12 +114,19 @@ func readyVerb() *cobra.Command {
 }
 
 // ask gets one page of an admin address.
-func ask(ctx context.Context, address, path string) ([]byte, error) {
+func ask(ctx context.Context, s settings.Settings, address, path string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+path, http.NoBody)
 	if err != nil {
 		return nil, fmt.Errorf("--%s: %w", settings.AdminAddress, err)
+	}
+	token, err := s.Bearer()
+	if err != nil {
+		return nil, fmt.Errorf("admin token: %w", err)
+	}
+	if token != "" {
+		request.Header.Set("Authorization", "Bearer "+token)
 	}
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
@@ -128,8 +137,11 @@ func ask(ctx context.Context, address, path string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	if response.StatusCode == http.StatusUnauthorized {
+		return nil, fmt.Errorf("%s%s wants the admin token: name the folder of state with --%s, or its gateway file with -f, or set TOLLGATE_ADMIN_TOKEN", address, path, settings.DataDir)
+	}
 	if response.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("%s%s answered %d: %.500s", address, path, response.StatusCode, bytes.TrimSpace(body))
+		return nil, fmt.Errorf("%s%s answered %d: %.500q", address, path, response.StatusCode, bytes.TrimSpace(body))
 	}
 	return body, nil
 }

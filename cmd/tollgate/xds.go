@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
@@ -63,11 +64,8 @@ func runXDS(cmd *cobra.Command, _ []string) error {
 	}
 	p := place{settings: s, dataDir: dataDir, log: log, metrics: daemon.NewRegistry()}
 	extauthz, err := s.Servers(settings.AuthzServers, dataDir)
-	if err != nil {
-		return err
-	}
-	ratelimit, err := s.Servers(settings.LimitServers, dataDir)
-	if err != nil {
+	ratelimit, err2 := s.Servers(settings.LimitServers, dataDir)
+	if err := errors.Join(err, err2); err != nil {
 		return err
 	}
 	at, err := s.Place(settings.XDSAddress, dataDir)
@@ -82,12 +80,18 @@ func runXDS(cmd *cobra.Command, _ []string) error {
 	if p.listener, err = listen(ctx, p, settings.XDSAddress); err != nil {
 		return err
 	}
+	p.parts = slices.Concat(extauthz, ratelimit, []string{adminListener.Addr().String(), p.listener.Addr().String()})
 	c, err := controlPlane(p, set, authority, extauthz, ratelimit)
 	if err != nil {
 		return errors.Join(err, p.listener.Close())
 	}
+	token, err := settings.AdminToken(dataDir)
+	if err != nil {
+		return err
+	}
 	adminServer := daemon.NewAdmin(daemon.AdminConfig{
-		Listener: adminListener, Metrics: p.metrics, Log: log, Routes: map[string]http.Handler{"/v1/": c.Admin()},
+		Listener: adminListener, Metrics: p.metrics, Log: log, Token: token, Hosts: s.List(settings.AdminHost),
+		Routes: map[string]http.Handler{"/v1/": c.Admin()}, Own: registryRoutes(c),
 		Readiness: func() ([]string, error) { return append(c.Faults(), who.Faults()...), nil },
 	})
 	announce := daemon.RunnerFunc(func(context.Context) error {
@@ -106,8 +110,15 @@ type place struct {
 	listener net.Listener
 	log      *slog.Logger
 	metrics  *prometheus.Registry
+	parts    []string // addresses of our own parts; sockets may be among them
 
 	xdsServers []string // of a role
+}
+
+// registryRoutes are those by which services register, each with its own token.
+func registryRoutes(c *xds.ControlPlane) map[string]http.Handler {
+	const instance = " /v1/registry/{service}/{instance}"
+	return map[string]http.Handler{http.MethodPut + instance: c.Admin(), http.MethodDelete + instance: c.Admin()}
 }
 
 // listen binds where a flag says.
@@ -135,6 +146,7 @@ func controlPlane(p place, set *files.Set, authority *trust.Authority, extauthz,
 		Files: set, DataDir: p.dataDir, Listener: p.listener, Identity: p.trust.Source, Authority: authority,
 		ExtAuthz: extauthz, RateLimit: ratelimit, TrustDomain: p.trust.Domain,
 		FreePorts: p.settings.On(settings.FreePorts), StrictStart: p.settings.On(settings.StrictStart),
+		OneBox: p.listener.Addr().Network() == "unix", Parts: p.parts,
 		Metrics: p.metrics, Log: p.log,
 	})
 }

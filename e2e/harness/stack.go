@@ -281,7 +281,7 @@ func (s *Stack) CreateKey(t TB, key Key) string {
 // --json` prints it.
 func (s *Stack) Status(t TB) string {
 	t.Helper()
-	out, errs, _ := Run(t, "status", "--admin-address", s.Address(t, "admin"))
+	out, errs, _ := Run(t, "status", "--admin-address", s.Address(t, "admin"), "--data-dir", s.DataDir())
 	return out + errs
 }
 

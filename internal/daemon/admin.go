@@ -24,11 +24,16 @@ type AdminConfig struct {
 	Listener  net.Listener
 	Readiness Readiness
 	Metrics   *prometheus.Registry
-	Routes    map[string]http.Handler // extra patterns, as for http.ServeMux
+	Token     string                  // bearer token of Routes; "": nobody has it
+	Hosts     []string                // names by which we are asked, beside our address, localhost and the machine's name
+	Routes    map[string]http.Handler // extra patterns, as for http.ServeMux, for who has the token
+	Open      map[string]http.Handler // extra patterns for everybody
+	Own       map[string]http.Handler // extra patterns that ask for credentials of their own, by whatever name we are called
 	Log       *slog.Logger
 }
 
-// Admin serves /healthz, /readyz, /metrics and the routes it is given.
+// Admin serves /healthz, /readyz, /metrics and the routes it is given. Requests
+// for a host that we are not, or from a page of another origin, are refused.
 type Admin struct {
 	cfg      AdminConfig
 	server   *http.Server
@@ -45,11 +50,19 @@ func NewRegistry() *prometheus.Registry {
 // NewAdmin returns an admin server on a bound listener.
 func NewAdmin(cfg AdminConfig) *Admin {
 	a := &Admin{cfg: cfg}
+	g := newGuard(cfg)
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
-	mux.HandleFunc("GET /readyz", a.readyz)
-	mux.Handle("GET /metrics", promhttp.HandlerFor(cfg.Metrics, promhttp.HandlerOpts{}))
+	open := func(pattern string, h http.Handler) { mux.Handle(pattern, g.stranger(h)) }
+	open("GET /healthz", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) }))
+	open("GET /readyz", http.HandlerFunc(a.readyz))
+	open("GET /metrics", promhttp.HandlerFor(cfg.Metrics, promhttp.HandlerOpts{}))
+	for pattern, h := range cfg.Open {
+		open(pattern, h)
+	}
 	for pattern, h := range cfg.Routes {
+		open(pattern, g.bearer(h))
+	}
+	for pattern, h := range cfg.Own {
 		mux.Handle(pattern, h)
 	}
 	a.server = &http.Server{

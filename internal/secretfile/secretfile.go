@@ -4,11 +4,14 @@
 package secretfile
 
 import (
+	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/google/renameio/v2"
 )
@@ -31,6 +34,27 @@ func LoadOrCreate(path string, create func() ([]byte, error)) ([]byte, error) {
 		return nil, fmt.Errorf("write %s: %w", path, err)
 	}
 	return os.ReadFile(path)
+}
+
+// minToken is the shortest token that is taken, in characters.
+const minToken = 32
+
+// Token reads the token in a file, or makes one of 256 bits. Spaces around it
+// do not count.
+func Token(path string) (string, error) {
+	data, err := LoadOrCreate(path, func() ([]byte, error) {
+		raw := make([]byte, 32)
+		_, err := rand.Read(raw)
+		return []byte(hex.EncodeToString(raw) + "\n"), err
+	})
+	if err != nil {
+		return "", err
+	}
+	token := strings.TrimSpace(string(data))
+	if len(token) < minToken {
+		return "", fmt.Errorf("%s: the token is shorter than %d characters: remove the file and a new one is made", path, minToken)
+	}
+	return token, nil
 }
 
 // publish links a complete file into place; a rename would replace the first's.

@@ -53,6 +53,7 @@ const (
 	StrictStart  = "strict-start"
 	Insecure     = "insecure"
 	AllowUID     = "allow-uid"
+	AdminHost    = "admin-host"
 	TLSCert      = "tls-cert"
 	TLSKey       = "tls-key"
 	TLSCA        = "tls-ca"
@@ -67,6 +68,7 @@ func Common(f *pflag.FlagSet, admin string) {
 	f.String(LogLevel, "info", "debug, info, warn or error")
 	f.Bool(JSON, false, "print one line of JSON on stdout when ready")
 	f.String(AdminAddress, admin, "`ADDRESS` of /healthz, /readyz, /metrics and the operator's API")
+	f.StringSlice(AdminHost, nil, "`NAME` by which the admin address is asked, beside its address, localhost and this machine's name; may be repeated")
 	f.Bool(Insecure, false, "accept plain text on ports")
 	f.StringSlice(AllowUID, nil, "`UID` beside root's and our own that may use our sockets; may be repeated")
 }

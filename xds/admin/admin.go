@@ -1,21 +1,21 @@
 // Package admin is the operator's HTTP API of a control plane: who runs what,
-// and the registry of instances. Invariant: reading needs no secret and shows
-// none; every change needs the registry's token.
+// and the registry of instances. Invariants: reading shows no secret, and is for
+// whoever stands before it to allow; every change needs the token of the service
+// that is changed.
 package admin
 
 import (
 	"cmp"
-	"crypto/sha256"
-	"crypto/subtle"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"slices"
-	"strings"
 	"time"
 
+	"tollgate/internal/daemon"
 	"tollgate/internal/envelope"
 	"tollgate/xds/discovery"
 	"tollgate/xds/ledger"
@@ -29,7 +29,8 @@ type Config struct {
 	Ledger   *ledger.Ledger
 	Registry *discovery.Registry
 	Served   func() Served // nil: nobody says
-	Token    string        // of the registry
+	Secret   string        // that the services' tokens are made from
+	Log      *slog.Logger
 	// Resend forgets what a node refused and sends it again; it returns to how many
 	// streams. nil: nobody can.
 	Resend func(node string) int
@@ -67,9 +68,6 @@ func (a *api) status(w http.ResponseWriter, _ *http.Request) {
 
 // resend sends a node again what it refused, after its cause was mended.
 func (a *api) resend(w http.ResponseWriter, r *http.Request) {
-	if !a.tokened(w, r) {
-		return
-	}
 	n := 0
 	if a.Resend != nil {
 		n = a.Resend(r.URL.Query().Get("node"))
@@ -130,6 +128,7 @@ func (a *api) put(w http.ResponseWriter, r *http.Request) {
 	case errors.Is(err, discovery.ErrFull):
 		a.refuse(w, r, http.StatusServiceUnavailable, "registry_full", err.Error())
 	case err != nil:
+		a.Log.Warn("registration refused", "resource", r.PathValue("service")+"/"+r.PathValue("instance"), "from", r.RemoteAddr, "err", err)
 		a.refuse(w, r, http.StatusBadRequest, "bad_request", err.Error())
 	default:
 		w.WriteHeader(http.StatusNoContent)
@@ -144,24 +143,17 @@ func (a *api) remove(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// allowed says whether a request may change the instances of its service.
+// allowed takes the token of the service that is named, and no other's.
 func (a *api) allowed(w http.ResponseWriter, r *http.Request) bool {
 	if a.Owns != nil && a.Owns(r, r.PathValue("service")) {
 		return true
 	}
-	return a.tokened(w, r)
-}
-
-// tokened compares hashes, so that neither content nor length of the token
-// shows in the time it takes.
-func (a *api) tokened(w http.ResponseWriter, r *http.Request) bool {
-	token, bearer := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-	got, want := sha256.Sum256([]byte(token)), sha256.Sum256([]byte(a.Token))
-	if bearer && a.Token != "" && subtle.ConstantTimeCompare(got[:], want[:]) == 1 {
+	if a.Secret != "" && daemon.Bearer(r, discovery.ServiceToken(a.Secret, r.PathValue("service"))) {
 		return true
 	}
+	a.Log.Warn("registration refused: no token of this service", "method", r.Method, "resource", r.PathValue("service")+"/"+r.PathValue("instance"), "from", r.RemoteAddr)
 	w.Header().Set("WWW-Authenticate", `Bearer realm="tollgate"`)
-	a.refuse(w, r, http.StatusUnauthorized, "missing_credential", "the registry takes the token of <data-dir>/registry.token as a bearer")
+	a.refuse(w, r, http.StatusUnauthorized, "missing_credential", "the registry takes the token of the service as a bearer: `tollgate registry-token --service NAME` prints it")
 	return false
 }
 

@@ -166,8 +166,9 @@ type Upstream struct {
 	Pos            Pos
 	Name           string
 	Endpoints      []Endpoint
-	Registry       string // service name in the registry
-	DNS            string // host:port
+	Registry       string         // service name in the registry
+	Allow          []netip.Prefix // where its instances may be; none: the default
+	DNS            string         // host:port
 	Split          []SplitMember
 	Sticky         *Sticky // only with Split
 	Protocol       Protocol

@@ -23,6 +23,9 @@ func upstream(in *inherit.Upstream) Upstream {
 	}
 	if d := s.Discovery; d != nil {
 		u.Registry, u.DNS = string(d.Registry.V), string(d.DNS.V)
+		for _, network := range d.Allow {
+			u.Allow = append(u.Allow, netip.Prefix(network.V))
+		}
 	}
 	switch set.Protocol.V {
 	case "http2":

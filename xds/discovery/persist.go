@@ -36,9 +36,10 @@ func (r *Registry) Restore(path string) error {
 		return fmt.Errorf("registered instances: %s is damaged (%w): remove it, instances register again within seconds", path, err)
 	}
 	for _, k := range list {
-		if err := r.Put(k.Service, k.Instance, k.Registration); err != nil {
+		if _, _, err := check(k.Service, k.Instance, k.Registration); err != nil {
 			return fmt.Errorf("registered instances: %s: %w: remove it, instances register again within seconds", path, err)
 		}
+		_ = r.Put(k.Service, k.Instance, k.Registration) // one that may not be there any more is no fault
 	}
 	return nil
 }

@@ -1,7 +1,8 @@
 // Package discovery knows the instances that registered themselves: each says
 // every few seconds where it is and whether it drains, and is dropped when it
-// has been silent for its time to live. Invariant: what it hands out is sorted
-// and complete, so that equal registrations give equal endpoints.
+// has been silent for its time to live. Invariants: what it hands out is sorted
+// and complete, so that equal registrations give equal endpoints; no instance is
+// where the gateway file does not let its service be.
 package discovery
 
 import (
@@ -24,6 +25,7 @@ const (
 	maxTTL       = 5 * time.Minute
 	maxWeight    = 128
 	sweepEvery   = 200 * time.Millisecond
+	recheckEvery = 10 // sweeps
 )
 
 // Instance is one registered instance.
@@ -64,6 +66,7 @@ type Registry struct {
 	path     string // where it is kept; "" nowhere
 	dirty    bool   // changed since it was kept
 	fault    error  // why it could not be kept; nil when it was
+	places   Places
 }
 
 // NewRegistry returns an empty registry; now is the clock.
@@ -82,6 +85,9 @@ func (r *Registry) Put(service, id string, reg Registration) error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if err := r.places.judge(service, instance.Address); err != nil {
+		return err
+	}
 	instances := r.services[service]
 	old, known := instances[id]
 	if !known && (r.count >= maxInstances || (instances == nil && len(r.services) >= maxServices)) {
@@ -130,12 +136,15 @@ func (r *Registry) Snapshot() map[string][]Instance {
 func (r *Registry) Run(ctx context.Context) error {
 	ticker := time.NewTicker(sweepEvery)
 	defer ticker.Stop()
-	for {
+	for sweep := 1; ; sweep++ {
 		select {
 		case <-ctx.Done():
 			return r.save()
 		case <-ticker.C:
 			r.expire()
+			if sweep%recheckEvery == 0 {
+				r.recheck()
+			}
 			_ = r.save() // Fault tells; a full disk must not end the control plane
 		}
 	}
@@ -186,7 +195,7 @@ func check(service, id string, reg Registration) (Instance, time.Duration, error
 	}
 	address, err := netip.ParseAddrPort(reg.Address)
 	// A zone of IPv6 means something on one machine only, and Envoy refuses it.
-	if err != nil || address.Port() == 0 || address.Addr().Zone() != "" || !address.Addr().IsValid() || address.Addr().IsUnspecified() || address.Addr().IsMulticast() {
+	if err != nil || address.Port() == 0 || address.Addr().Zone() != "" || !address.Addr().IsValid() {
 		return Instance{}, 0, fmt.Errorf("address %.80q: write the IP address and port at which proxies reach the instance", reg.Address)
 	}
 	if reg.State != "" && reg.State != "up" && reg.State != "draining" {

@@ -1,31 +1,29 @@
 package discovery
 
 import (
-	"crypto/rand"
+	"crypto/hmac"
+	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"strings"
 
 	"tollgate/internal/secretfile"
 )
 
-// minToken is the shortest token that is taken, in characters.
-const minToken = 32
-
-// LoadOrCreateToken reads the token that instances register with, or makes one
-// of 256 bits. Control planes that start at once on one folder share it.
-func LoadOrCreateToken(path string) (string, error) {
-	data, err := secretfile.LoadOrCreate(path, func() ([]byte, error) {
-		raw := make([]byte, 32)
-		_, err := rand.Read(raw)
-		return []byte(hex.EncodeToString(raw) + "\n"), err
-	})
+// LoadOrCreateSecret reads the secret that the services' tokens are made from,
+// or makes one of 256 bits. Control planes that start at once on one folder
+// share it.
+func LoadOrCreateSecret(path string) (string, error) {
+	secret, err := secretfile.Token(path)
 	if err != nil {
-		return "", fmt.Errorf("registry token: %w", err)
+		return "", fmt.Errorf("registry secret: %w", err)
 	}
-	token := strings.TrimSpace(string(data))
-	if len(token) < minToken {
-		return "", fmt.Errorf("%s: the token is shorter than %d characters: remove the file and a new one is made", path, minToken)
-	}
-	return token, nil
+	return secret, nil
+}
+
+// ServiceToken is the token of one service: who holds it can register that
+// service and learns nothing about another's.
+func ServiceToken(secret, service string) string {
+	mac := hmac.New(sha256.New, []byte(secret))
+	mac.Write([]byte("registry/" + ServiceOf(service)))
+	return hex.EncodeToString(mac.Sum(nil))
 }

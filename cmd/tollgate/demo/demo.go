@@ -13,16 +13,19 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
 	"github.com/golang-jwt/jwt/v5"
+	"github.com/google/renameio/v2"
 	"github.com/google/uuid"
 
 	"tollgate/extauthz/credential"
 	"tollgate/internal/daemon"
 	"tollgate/xds/config"
+	"tollgate/xds/discovery"
 )
 
 // stopServices is what a demo service gets to finish what it has accepted.
@@ -117,8 +120,13 @@ func put(claims map[string]any, path []string, value any) {
 func (d *Demo) Start(ctx context.Context, registry string) error {
 	var peers []string
 	for _, service := range []string{"user", "user", "order", "order"} {
+		folder, err := d.folder(service)
+		if err != nil {
+			return err
+		}
 		args := []string{
-			"service", service, "--http=127.0.0.1:0", "--grpc=127.0.0.1:0", "--data-dir=" + d.dataDir, "--registry=" + registry,
+			"service", service, "--http=127.0.0.1:0", "--grpc=127.0.0.1:0", "--data-dir=" + folder, "--registry=" + registry,
+			"--identity-jwks=" + filepath.Join(d.dataDir, "identity.jwks"),
 			"--instance=" + fmt.Sprintf("%s-%d", service, len(d.children)%2+1), "--audience=orders,users,order,user",
 		}
 		if service == "order" {
@@ -143,6 +151,20 @@ func (d *Demo) Start(ctx context.Context, registry string) error {
 		}
 	}
 	return nil
+}
+
+// folder makes a service's own, with the token that registers it and nothing
+// of ours.
+func (d *Demo) folder(service string) (string, error) {
+	folder := filepath.Join(d.dataDir, "services", service)
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		return "", err
+	}
+	secret, err := discovery.LoadOrCreateSecret(filepath.Join(d.dataDir, "registry.token"))
+	if err != nil {
+		return "", err
+	}
+	return folder, renameio.WriteFile(filepath.Join(folder, "registry.token"), []byte(discovery.ServiceToken(secret, service)+"\n"), 0o600)
 }
 
 // Stop ends the services; what they have accepted gets its time.

@@ -63,7 +63,7 @@ func runEnvoy(cmd *cobra.Command, _ []string) error {
 	}
 	ready := func() error { return proxy.Ready(told, 1) }
 	admin := daemon.NewAdmin(daemon.AdminConfig{
-		Listener: adminListener, Metrics: daemon.NewRegistry(), Log: log, Routes: map[string]http.Handler{"GET /metrics/envoy": proxy.Metrics()},
+		Listener: adminListener, Metrics: daemon.NewRegistry(), Log: log, Hosts: s.List(settings.AdminHost), Open: map[string]http.Handler{"GET /metrics/envoy": proxy.Metrics()},
 		Readiness: func() ([]string, error) { return who.Faults(), ready() },
 	})
 	// The proxy outlives the signal until it has drained.
