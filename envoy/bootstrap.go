@@ -10,13 +10,9 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	metricsv3 "github.com/envoyproxy/go-control-plane/envoy/config/metrics/v3"
-	overloadv3 "github.com/envoyproxy/go-control-plane/envoy/config/overload/v3"
-	downstreamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/resource_monitors/downstream_connections/v3"
-	heapv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/resource_monitors/fixed_heap/v3"
 	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/encoding/protojson"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
@@ -36,6 +32,8 @@ type Bootstrap struct {
 	// over TLS, by the files that WriteIdentity makes in its working directory.
 	// Empty: plain text.
 	TrustDomain string
+	// HeapBytes is what the proxy may allocate; 0: DefaultHeap.
+	HeapBytes uint64
 }
 
 // JSON returns the bootstrap as Envoy reads it. Its shape was tried on Envoy
@@ -53,7 +51,7 @@ func (b Bootstrap) JSON() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	overload, err := overloadManager()
+	overload, err := overloadManager(b.heap())
 	if err != nil {
 		return nil, err
 	}
@@ -63,7 +61,12 @@ func (b Bootstrap) JSON() ([]byte, error) {
 		Admin: &bootstrapv3.Admin{Address: admin},
 		LayeredRuntime: &bootstrapv3.LayeredRuntime{Layers: []*bootstrapv3.RuntimeLayer{
 			{Name: "base", LayerSpecifier: &bootstrapv3.RuntimeLayer_StaticLayer{StaticLayer: &structpb.Struct{
-				Fields: map[string]*structpb.Value{"re2.max_program_size.error_level": structpb.NewNumberValue(5000)},
+				Fields: map[string]*structpb.Value{
+					"re2.max_program_size.error_level": structpb.NewNumberValue(5000),
+					// One request of a connection in each turn of a worker, so that a client
+					// with a hundred streams makes nobody else wait (Envoy's answer to rapid resets).
+					"http.max_requests_per_io_cycle": structpb.NewNumberValue(1),
+				},
 			}}},
 			{Name: "rtds", LayerSpecifier: &bootstrapv3.RuntimeLayer_RtdsLayer_{RtdsLayer: rtds}},
 			{Name: "admin", LayerSpecifier: &bootstrapv3.RuntimeLayer_AdminLayer_{AdminLayer: &bootstrapv3.RuntimeLayer_AdminLayer{}}},
@@ -132,38 +135,11 @@ func adsSource(initialFetch time.Duration) *corev3.ConfigSource {
 	}
 }
 
-func overloadManager() (*overloadv3.OverloadManager, error) {
-	monitor := func(name string, config proto.Message) (*overloadv3.ResourceMonitor, error) {
-		typed, err := anypb.New(config)
-		return &overloadv3.ResourceMonitor{Name: name, ConfigType: &overloadv3.ResourceMonitor_TypedConfig{TypedConfig: typed}}, err
-	}
-	heap, err := monitor("envoy.resource_monitors.fixed_heap", &heapv3.FixedHeapConfig{MaxHeapSizeBytes: 2 << 30})
-	if err != nil {
-		return nil, err
-	}
-	connections, err := monitor("envoy.resource_monitors.global_downstream_max_connections", &downstreamv3.DownstreamConnectionsConfig{MaxActiveDownstreamConnections: 50_000})
-	if err != nil {
-		return nil, err
-	}
-	action := func(name string, at float64) *overloadv3.OverloadAction {
-		return &overloadv3.OverloadAction{Name: name, Triggers: []*overloadv3.Trigger{{
-			Name: "envoy.resource_monitors.fixed_heap", TriggerOneof: &overloadv3.Trigger_Threshold{Threshold: &overloadv3.ThresholdTrigger{Value: at}},
-		}}}
-	}
-	return &overloadv3.OverloadManager{
-		RefreshInterval:  durationpb.New(250 * time.Millisecond),
-		ResourceMonitors: []*overloadv3.ResourceMonitor{heap, connections},
-		Actions: []*overloadv3.OverloadAction{
-			action("envoy.overload_actions.shrink_heap", 0.95), action("envoy.overload_actions.stop_accepting_requests", 0.98),
-		},
-	}, nil
-}
-
 // keptStats leaves out what nobody reads: with all of them a scrape of 2,500
 // clusters is 40 MB (measured on 1.40).
 func keptStats() *metricsv3.StatsConfig {
 	list := &matcherv3.ListStringMatcher{}
-	for _, prefix := range []string{"cluster_manager.", "listener_manager.", "control_plane.", "runtime.", "server.", "overload."} {
+	for _, prefix := range []string{"cluster_manager.", "listener_manager.", "control_plane.", "runtime.", "server.", "overload.", "filesystem."} {
 		list.Patterns = append(list.Patterns, &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: prefix}})
 	}
 	for _, regex := range []string{

@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"tollgate/internal/peer"
 )
 
@@ -34,13 +36,14 @@ type SupervisorConfig struct {
 	Bootstrap   Bootstrap    // its AdminAddress is set by Admin
 	Admin       peer.Address // of the proxy's own admin; port 0: a free one
 	Concurrency int          // workers; 0: one a core
-	Output      io.Writer    // the proxy's log and access log
+	Output      io.Writer    // the proxy's log and access log; must not block
 	LogLevel    string       // Envoy's words; "" means warning
 	Log         *slog.Logger
 	// DieWithParent ends the proxy when this process is killed. Otherwise it
-	// serves on, and the next supervisor of Dir takes it over; then Output must be
-	// a file that outlives this process, or the proxy's words are lost.
+	// serves on, and the next supervisor of Dir takes it over, its log too; what
+	// it says in between is lost.
 	DieWithParent bool
+	Metrics       prometheus.Registerer // nil: none
 }
 
 // Supervisor keeps one Envoy running.
@@ -91,6 +94,8 @@ func NewSupervisor(ctx context.Context, cfg SupervisorConfig) (_ *Supervisor, er
 		"--config-path", file, "--disable-hot-restart", "--file-flush-interval-msec", "500", "--drain-time-s", "2", "--drain-strategy", "immediate",
 		// The body-size filter logs every refusal as an error of its own.
 		"--log-level", level, "--component-log-level", "filter:critical",
+		// Into a file, Envoy writes its own log as the access log: never on a worker.
+		"--log-path", filepath.Join(cfg.Dir, logFIFO),
 		"--log-format", `{"time":"%Y-%m-%dT%T.%eZ","level":"%l","component":"envoy","logger":"%n","msg":"%j"}`,
 	}
 	if cfg.Concurrency > 0 {
@@ -138,13 +143,21 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	if s.lock != nil {
 		defer func() { _ = s.lock.Close() }()
 	}
+	output, err := openLog(s.cfg.Dir, s.cfg.Output, s.cfg.Log)
+	if err != nil {
+		return err
+	}
+	defer output.close()
+	if err := output.register(s.cfg.Metrics); err != nil {
+		return err
+	}
 	const shortest, longest = 100 * time.Millisecond, 5 * time.Second
 	backoff := shortest
 	for {
 		started := time.Now()
 		var err error
 		if s.cfg.DieWithParent || !s.adopt(ctx) {
-			err = s.once(ctx)
+			err = s.once(ctx, output)
 		}
 		if ctx.Err() != nil || s.stopping.Load() {
 			return nil
@@ -162,9 +175,14 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	}
 }
 
-func (s *Supervisor) once(ctx context.Context) error {
+func (s *Supervisor) once(ctx context.Context, output *logPipe) error {
+	end, err := output.proxyEnd()
+	if err != nil {
+		return err
+	}
+	defer end.Close()
 	cmd := exec.CommandContext(ctx, s.cfg.Path, s.args...)
-	cmd.Stdout, cmd.Stderr = s.cfg.Output, s.cfg.Output
+	cmd.Stdout, cmd.Stderr = end, end
 	if s.cfg.Bootstrap.TrustDomain != "" {
 		cmd.Dir = s.cfg.Dir // where its identity is
 	}
@@ -177,6 +195,9 @@ func (s *Supervisor) once(ctx context.Context) error {
 	cmd.WaitDelay = time.Second
 	if err := cmd.Start(); err != nil {
 		return err
+	}
+	if err := unblock(end); err != nil {
+		s.cfg.Log.Warn("the proxy's log may make it wait", "err", err)
 	}
 	s.pid.Store(int64(cmd.Process.Pid))
 	defer s.pid.Store(0)

@@ -7,11 +7,11 @@ import (
 
 	"github.com/schollz/progressbar/v3"
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"tollgate/cmd/tollgate/fleet"
 	"tollgate/cmd/tollgate/verb"
 	"tollgate/envoy"
+	"tollgate/internal/daemon"
 	"tollgate/internal/settings"
 )
 
@@ -56,7 +56,7 @@ func envoyInstall() *cobra.Command {
 
 // unpacking draws a bar on a terminal and says a quarter at a time elsewhere.
 func unpacking(w io.Writer) envoy.Progress {
-	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+	if daemon.Terminal(w) {
 		var bar *progressbar.ProgressBar
 		return func(done, total int64) {
 			if bar == nil {

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -18,6 +19,7 @@ import (
 	"tollgate/cmd/tollgate/keys"
 	"tollgate/cmd/tollgate/service"
 	"tollgate/cmd/tollgate/verb"
+	"tollgate/internal/logpipe"
 	"tollgate/internal/settings"
 )
 
@@ -31,8 +33,10 @@ const (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	log := logpipe.New(os.Stderr, logpipe.Limit)
+	code := run(ctx, os.Args[1:], os.Stdout, log)
 	stop()
+	log.Close(time.Second)
 	os.Exit(code)
 }
 

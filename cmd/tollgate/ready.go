@@ -11,9 +11,8 @@ import (
 	"sync/atomic"
 	"text/template"
 
-	"golang.org/x/term"
-
 	"tollgate/cmd/tollgate/demo"
+	"tollgate/internal/daemon"
 )
 
 // readiness is the line that `tollgate run --json` prints when all is ready.
@@ -84,7 +83,7 @@ func (r readiness) say(w io.Writer, asJSON bool) error {
 		page.URL = r.Listeners[name]
 		break
 	}
-	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+	if daemon.Terminal(w) {
 		page.Bold, page.Dim, page.Plain = "\x1b[1m", "\x1b[2m", "\x1b[0m"
 	}
 	return template.Must(template.New("").Parse(welcome)).Execute(w, page)

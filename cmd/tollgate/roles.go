@@ -98,7 +98,7 @@ func runRole(cmd *cobra.Command, name, addressFlag string, build func(place) (ro
 	}
 	hangup := daemon.CatchHangup() // what a role reads, it watches
 	ctx := cmd.Context()
-	p := place{settings: s, dataDir: s.Text(settings.DataDir), log: log, metrics: daemon.NewRegistry()}
+	p := place{settings: s, dataDir: s.Text(settings.DataDir), log: log, metrics: s.Metrics()}
 	if p.xdsServers, err = s.Servers(settings.XDSServers, p.dataDir); err != nil {
 		return err
 	}

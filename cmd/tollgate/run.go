@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
 	"slices"
 	"time"
 
@@ -103,7 +102,7 @@ func runAll(cmd *cobra.Command, _ []string) error {
 	if err := s.PlainAdmin(); err != nil {
 		return err
 	}
-	t := &stack{settings: s, log: log, metrics: daemon.NewRegistry(), hangup: daemon.CatchHangup()}
+	t := &stack{settings: s, log: log, metrics: s.Metrics(), hangup: daemon.CatchHangup()}
 	told := cmd.Context() // ends with SIGTERM or Ctrl-C
 	if err := t.build(told); err != nil {
 		return errors.Join(err, t.listeners.close())
@@ -235,7 +234,7 @@ func (t *stack) proxy(ctx context.Context) error {
 	}
 	b := envoy.Bootstrap{NodeID: id, XDSServers: []string{t.control.Address().String()}}
 	t.envoy, err = envoy.NewSupervisor(ctx, envoy.SupervisorConfig{
-		Path: path, Dir: t.dataDir, Bootstrap: b, Admin: admin, Concurrency: s.Number(settings.Workers), Output: os.Stderr, Log: t.log.With("component", "envoy"), DieWithParent: dies,
+		Path: path, Dir: t.dataDir, Bootstrap: b, Admin: admin, Concurrency: s.Number(settings.Workers), Output: s.Stderr(), Log: t.log.With("component", "envoy"), Metrics: t.metrics, DieWithParent: dies,
 	})
 	return err
 }

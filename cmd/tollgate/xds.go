@@ -62,7 +62,7 @@ func runXDS(cmd *cobra.Command, _ []string) error {
 	if err != nil {
 		return err
 	}
-	p := place{settings: s, dataDir: dataDir, log: log, metrics: daemon.NewRegistry()}
+	p := place{settings: s, dataDir: dataDir, log: log, metrics: s.Metrics()}
 	extauthz, err := s.Servers(settings.AuthzServers, dataDir)
 	ratelimit, err2 := s.Servers(settings.LimitServers, dataDir)
 	if err := errors.Join(err, err2); err != nil {

@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/signal"
 	"strings"
 	"syscall"
 
@@ -41,17 +42,29 @@ func Run(ctx context.Context, runners ...Runner) error {
 }
 
 // Logger returns the process's logger: text on a terminal, JSON elsewhere.
-// Levels: debug, info, warn, error.
+// Levels: debug, info, warn, error. From here on the process survives whoever
+// reads its log and leaves.
 func Logger(w io.Writer, level string) (*slog.Logger, error) {
 	var l slog.Level
 	if err := l.UnmarshalText([]byte(level)); err != nil {
 		return nil, fmt.Errorf("--log-level %q: write debug, info, warn or error", level)
 	}
+	// The runtime would end us at the next line into a pipe that nobody holds.
+	signal.Ignore(syscall.SIGPIPE)
 	options := &slog.HandlerOptions{Level: l}
-	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+	if Terminal(w) {
 		return slog.New(slog.NewTextHandler(w, options)), nil
 	}
 	return slog.New(slog.NewJSONHandler(w, options)), nil
+}
+
+// Terminal reports whether somebody looks at w, or at what w writes to.
+func Terminal(w io.Writer) bool {
+	if wrapped, ok := w.(interface{ Unwrap() io.Writer }); ok {
+		w = wrapped.Unwrap()
+	}
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
 }
 
 // Listen binds a TCP address; where says which setting it comes from, such as

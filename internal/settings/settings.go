@@ -7,6 +7,7 @@ package settings
 
 import (
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -15,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"github.com/spf13/viper"
@@ -133,7 +135,7 @@ func Load(cmd *cobra.Command) (Settings, error) {
 			faults = append(faults, fmt.Errorf("%s: %w", origin(v, f.Name), err))
 		}
 	})
-	s := Settings{flags}
+	s := Settings{flags, cmd.ErrOrStderr()}
 	faults = append(append(faults, s.addresses()...), s.users()...)
 	return s, usage(faults)
 }
@@ -188,7 +190,10 @@ func origin(v *viper.Viper, flag string) string {
 }
 
 // Settings are the process's own: flags, environment and settings file.
-type Settings struct{ flags *pflag.FlagSet }
+type Settings struct {
+	flags  *pflag.FlagSet
+	stderr io.Writer
+}
 
 // Text is the value of a flag, "" when the verb has none of that name.
 func (s Settings) Text(flag string) string {
@@ -238,11 +243,25 @@ func (s Settings) List(flag string) []string {
 
 // Logger is the process's, on standard error.
 func (s Settings) Logger() (*slog.Logger, error) {
-	log, err := daemon.Logger(os.Stderr, s.Text(LogLevel))
+	log, err := daemon.Logger(s.stderr, s.Text(LogLevel))
 	if err != nil {
 		return nil, UsageError{err}
 	}
 	return log, nil
+}
+
+// Stderr is where the process logs; writing there never waits.
+func (s Settings) Stderr() io.Writer { return s.stderr }
+
+// Metrics is a registry with the process's own figures, its log's included.
+func (s Settings) Metrics() *prometheus.Registry {
+	r := daemon.NewRegistry()
+	if log, ok := s.stderr.(interface{ Dropped() uint64 }); ok {
+		r.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "tollgate_log_dropped_lines_total", Help: "Lines that found no room because whoever reads standard error is too slow.",
+		}, func() float64 { return float64(log.Dropped()) }))
+	}
+	return r
 }
 
 // Admin is where /healthz, /readyz, /metrics and the operator's API listen;

@@ -63,7 +63,7 @@ func runEnvoy(cmd *cobra.Command, _ []string) error {
 	}
 	ready := func() error { return proxy.Ready(told, 1) }
 	admin := daemon.NewAdmin(daemon.AdminConfig{
-		Listener: adminListener, Metrics: daemon.NewRegistry(), Log: log, Hosts: s.List(settings.AdminHost), Open: map[string]http.Handler{"GET /metrics/envoy": proxy.Metrics()},
+		Listener: adminListener, Metrics: s.Metrics(), Log: log, Hosts: s.List(settings.AdminHost), Open: map[string]http.Handler{"GET /metrics/envoy": proxy.Metrics()},
 		Readiness: func() ([]string, error) { return who.Faults(), ready() },
 	})
 	// The proxy outlives the signal until it has drained.
@@ -142,7 +142,7 @@ func newProxy(ctx context.Context, s settings.Settings, log *slog.Logger) (*envo
 		}
 	}
 	proxy, err := envoy.NewSupervisor(ctx, envoy.SupervisorConfig{
-		Path: path, Dir: dir, Bootstrap: b, Admin: adminAt, Concurrency: s.Number(settings.Workers), Output: os.Stderr, Log: log, DieWithParent: true,
+		Path: path, Dir: dir, Bootstrap: b, Admin: adminAt, Concurrency: s.Number(settings.Workers), Output: s.Stderr(), Log: log, DieWithParent: true,
 	})
 	return proxy, who, err
 }

@@ -102,7 +102,7 @@ func serve(cmd *cobra.Command, name string, build func(place) (daemon.Runner, er
 	}
 	hangup := daemon.CatchHangup()
 	ctx := cmd.Context()
-	p := place{s: s, metrics: daemon.NewRegistry()}
+	p := place{s: s, metrics: s.Metrics()}
 	if p.http, err = daemon.Listen(ctx, s.Text("http"), "--http"); err != nil {
 		return err
 	}
