@@ -19,6 +19,7 @@ import (
 
 	"tollgate/extauthz/credential"
 	"tollgate/extauthz/policy"
+	"tollgate/internal/clientrate"
 	"tollgate/internal/envelope"
 	"tollgate/internal/identity"
 )
@@ -59,6 +60,8 @@ type Server struct {
 	record   Recorder
 	snapshot atomic.Pointer[Snapshot]
 	answers  *credential.Cache[answerKey, *readyAnswer]
+	denials  clientrate.Sampler // of the log
+	failures clientrate.Counter // bad credentials
 }
 
 // answerKey names a response that can be given again: everything in it follows
@@ -113,6 +116,7 @@ type call struct {
 	policy   *policy.Policy
 	seen     seen
 	http     *authv3.AttributeContext_HttpRequest
+	client   string // its address
 }
 
 func (c *call) decide(ctx context.Context, r *authv3.CheckRequest) *authv3.CheckResponse {
@@ -122,6 +126,7 @@ func (c *call) decide(ctx context.Context, r *authv3.CheckRequest) *authv3.Check
 		c.policy = c.snapshot.Policies[c.name]
 	}
 	c.http = r.GetAttributes().GetRequest().GetHttp()
+	c.client = r.GetAttributes().GetSource().GetAddress().GetSocketAddress().GetAddress()
 	c.seen = scan(c.http, keyHeader)
 	if c.policy == nil || c.http == nil {
 		return c.refuse(&policy.Decision{Reason: policy.PolicyNotReady}, notReady)
@@ -250,6 +255,10 @@ func orNone(s string) string {
 }
 
 func (c *call) refuse(d *policy.Decision, text string) *authv3.CheckResponse {
+	if c.guessing(d) {
+		d = &policy.Decision{Reason: policy.TooManyFailures}
+		text = message(d.Reason)
+	}
 	status, client := d.Reason.Status(), inquire(c.http)
 	a := answer{status: status, metadata: c.metadata(d)}
 	if strings.HasPrefix(client.contentType, "application/grpc") {
@@ -258,7 +267,10 @@ func (c *call) refuse(d *policy.Decision, text string) *authv3.CheckResponse {
 		a.body = string(envelope.JSON(status, string(d.Reason), text, client.requestID, c.now))
 		a.set = append(a.set, header{"content-type", jsonContent})
 	}
-	if status == http.StatusUnauthorized {
+	switch status {
+	case http.StatusTooManyRequests:
+		a.set = append(a.set, header{"retry-after", "1"})
+	case http.StatusUnauthorized:
 		a.set = append(a.set, c.challenges(d.Reason)...)
 	}
 	c.server.record.Decided(d, c.name, time.Since(c.now))
@@ -282,11 +294,3 @@ func (c *call) challenges(reason policy.Reason) []header {
 	return out
 }
 
-func (c *call) logRefusal(d *policy.Decision, requestID string) {
-	tenant := ""
-	if d.Caller != nil {
-		tenant = d.Caller.Tenant
-	}
-	c.server.log.Info("request refused", "component", "extauthz", "decision", "deny", "reason", string(d.Reason),
-		"rule", d.Rule, "tenant", tenant, "resource", c.name, "request_id", requestID)
-}

@@ -75,6 +75,7 @@ func policies() []*authzv1.Policy {
 		{Name: "both@1", Route: "both", Audiences: []string{"orders"}, Streams: true, Credentials: &authzv1.Credentials{
 			Mode: authzv1.Credentials_ALL_OF, Credentials: []*authzv1.Credential{keyKind, jwtKind},
 		}},
+		{Name: "strict@1", Route: "strict", Credentials: either, Audiences: []string{"orders"}, Rules: []*authzv1.Rule{{Id: "authorize[0]", Condition: &authzv1.Rule_Permission{Permission: "orders:delete"}}}},
 		{Name: "forward@1", Route: "forward", Credentials: either, Audiences: []string{"orders"}, Forward: true},
 		{Name: "public@1", Route: "public", Credentials: &authzv1.Credentials{Mode: authzv1.Credentials_PUBLIC}},
 		{Name: "stranger@1", Route: "stranger", Audiences: []string{"x"}, Credentials: &authzv1.Credentials{
@@ -84,6 +85,11 @@ func policies() []*authzv1.Policy {
 }
 
 func newGate(t testing.TB, record check.Recorder, further ...*authzv1.Policy) *gate {
+	t.Helper()
+	return newGateLogging(t, record, slog.New(slog.DiscardHandler), further...)
+}
+
+func newGateLogging(t testing.TB, record check.Recorder, log *slog.Logger, further ...*authzv1.Policy) *gate {
 	t.Helper()
 	env, err := celenv.New()
 	if err != nil {
@@ -123,7 +129,7 @@ func newGate(t testing.TB, record check.Recorder, further ...*authzv1.Policy) *g
 			t.Fatal(err)
 		}
 	}
-	g.Server = check.New(signer, slog.New(slog.DiscardHandler), record)
+	g.Server = check.New(signer, log, record)
 	g.issuers, g.index = map[string]*credential.Issuer{"platform": issuer}, credential.NewKeyIndex(roles, []credential.Key{stored})
 	g.use(func(s *check.Snapshot) {
 		*s = check.Snapshot{

@@ -27,6 +27,8 @@ func message(reason policy.Reason) string {
 		return "The API key is expired"
 	case policy.UnknownTenant:
 		return "The tenant of this credential is not known here"
+	case policy.TooManyFailures:
+		return "Too many bad credentials from this address, slow down"
 	case policy.PermissionDenied, policy.RuleError:
 		return "This caller may not do that"
 	}

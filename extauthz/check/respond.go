@@ -63,6 +63,8 @@ func refusal(code int) (typev3.StatusCode, codes.Code) {
 		return typev3.StatusCode_BadRequest, codes.InvalidArgument
 	case http.StatusUnauthorized:
 		return typev3.StatusCode_Unauthorized, codes.Unauthenticated
+	case http.StatusTooManyRequests:
+		return typev3.StatusCode_TooManyRequests, codes.ResourceExhausted
 	case http.StatusForbidden:
 		return typev3.StatusCode_Forbidden, codes.PermissionDenied
 	}

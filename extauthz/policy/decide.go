@@ -32,6 +32,7 @@ const (
 	PolicyNotReady       Reason = "policy_not_ready"
 	IssuerUnavailable    Reason = "issuer_unavailable"
 	BadRequest           Reason = "bad_request"
+	TooManyFailures      Reason = "too_many_failures" // of one client: the next bad credentials
 )
 
 // The statuses of HTTP that a refusal can have.
@@ -39,6 +40,7 @@ const (
 	badRequest   = 400
 	unauthorized = 401
 	forbidden    = 403
+	tooMany      = 429
 	unavailable  = 503
 )
 
@@ -52,6 +54,8 @@ func (r Reason) Status() int {
 		return forbidden
 	case BadRequest:
 		return badRequest
+	case TooManyFailures:
+		return tooMany
 	}
 	return unavailable
 }
