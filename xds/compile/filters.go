@@ -45,7 +45,7 @@ func (b *builder) filters(l *config.Listener) []*hcmv3.HttpFilter {
 		out, filter(routing.AuthzFilter, b.extAuthz()),
 		filter(limiting.DenyFilter, rateLimit("deny", true)), filter(limiting.OpenFilter, rateLimit("open", false)),
 	)
-	sizes, prefixes := map[int64]bool{}, false
+	sizes, prefixes := map[int64]bool{config.DefaultMaxBody: true}, false
 	for i := range b.gw.Routes {
 		r := &b.gw.Routes[i]
 		if r.MaxBody > 0 {
@@ -54,9 +54,10 @@ func (b *builder) filters(l *config.Listener) []*hcmv3.HttpFilter {
 		prefixes = prefixes || routing.PrefixRemovals(r) != nil
 	}
 	for _, size := range slices.Sorted(maps.Keys(sizes)) {
-		// It takes no per-route settings, so there is one of each size, asleep.
+		// It takes no per-route settings, so there is one of each size, asleep but
+		// for the default.
 		f := filter(routing.BodyFilter(size), &bodyv3.BodySizeLimit{MaxRequestBytes: wrapperspb.UInt64(uint64(size))})
-		f.Disabled = true
+		f.Disabled = size != config.DefaultMaxBody
 		out = append(out, f)
 	}
 	// It is always there, asleep: a first gRPC upstream must not drain clients.
@@ -103,10 +104,13 @@ func flood(f *config.Flood) *floodv3.LocalRateLimit {
 		MaxDynamicDescriptors:  field.Uint(floodAddresses),
 		EnableRetryAfterHeader: true,
 		RateLimits: []*routev3.RateLimit{{Actions: []*routev3.RateLimit_Action{{
-			ActionSpecifier: &routev3.RateLimit_Action_RemoteAddress_{RemoteAddress: &routev3.RateLimit_Action_RemoteAddress{}},
+			// A customer of IPv6 holds a /64 and walks it freely.
+			ActionSpecifier: &routev3.RateLimit_Action_MaskedRemoteAddress_{MaskedRemoteAddress: &routev3.RateLimit_Action_MaskedRemoteAddress{
+				V4PrefixMaskLen: field.Uint(32), V6PrefixMaskLen: field.Uint(64),
+			}},
 		}}}},
 		Descriptors: []*ratelimitv3.LocalRateLimitDescriptor{{
-			Entries:     []*ratelimitv3.RateLimitDescriptor_Entry{{Key: "remote_address"}},
+			Entries:     []*ratelimitv3.RateLimitDescriptor_Entry{{Key: "masked_remote_address"}},
 			TokenBucket: bucket(f.Limit, f.Per),
 		}},
 	}

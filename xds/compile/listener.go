@@ -24,9 +24,18 @@ import (
 	"tollgate/xds/config"
 )
 
+// What one client may make us hold, from Envoy's guide for edges: by default a
+// connection may hold 24 MiB of body for a slow upstream, and 105 of them are
+// 2 GiB.
+const (
+	connectionBuffer = 32 << 10 // bytes
+	streamWindow     = 64 << 10 // bytes
+	connectionWindow = 1 << 20  // bytes
+)
+
 func (b *builder) listener(l *config.Listener) *listenerv3.Listener {
 	out := &listenerv3.Listener{
-		Name: l.Name, Address: field.Address(b.address(l)), PerConnectionBufferLimitBytes: field.Uint(32 << 10),
+		Name: l.Name, Address: field.Address(b.address(l)), PerConnectionBufferLimitBytes: field.Uint(connectionBuffer),
 	}
 	socket := downstreamTLS(l)
 	chain := func(name string, trusted bool) *listenerv3.FilterChain {
@@ -87,7 +96,12 @@ func (b *builder) connectionManager(l *config.Listener, trusted bool) *hcmv3.Htt
 		},
 		StreamIdleTimeout:     field.Duration(routing.StreamIdle),
 		RequestHeadersTimeout: field.Duration(10 * time.Second),
-		MaxRequestHeadersKb:   field.Uint(60),
+		// A route's timeout starts when the request is complete, so an unfinished
+		// one would wait for ever. 5 min is the number of Envoy's guide for edges: 10
+		// MiB at 280 kbit/s. It is disarmed when the response begins, so that streams
+		// which answer live on.
+		RequestTimeout:      field.Duration(5 * time.Minute),
+		MaxRequestHeadersKb: field.Uint(60),
 		DelayedCloseTimeout:   field.Duration(time.Second),
 		EarlyHeaderMutationExtensions: []*corev3.TypedExtensionConfig{
 			field.Extension("envoy.http.early_header_mutation.header_mutation", &earlyv3.HeaderMutation{Mutations: guard.Strip(trusted)}),
@@ -97,6 +111,7 @@ func (b *builder) connectionManager(l *config.Listener, trusted bool) *hcmv3.Htt
 		},
 		Http2ProtocolOptions: &corev3.Http2ProtocolOptions{
 			MaxConcurrentStreams: field.Uint(100), OverrideStreamErrorOnInvalidHttpMessage: field.Bool(true),
+			InitialStreamWindowSize: field.Uint(streamWindow), InitialConnectionWindowSize: field.Uint(connectionWindow),
 		},
 	}
 	if trusted {
@@ -119,10 +134,15 @@ func (b *builder) accessLog() []*accesslogv3.AccessLog {
 	authz := func(key string) string { return fmt.Sprintf("%%DYNAMIC_METADATA(%s:%s)%%", routing.AuthzFilter, key) }
 	limit := func(key string) string { return "%DYNAMIC_METADATA(envoy.filters.http.ratelimit:" + key + ")%" }
 	format := &corev3.SubstitutionFormatString{Format: &corev3.SubstitutionFormatString_JsonFormat{JsonFormat: field.Struct(map[string]any{
-		"time": "%START_TIME%", "method": "%REQ(:METHOD)%", "path": "%PATH(NQ:ORIG_OR_PATH)%",
+		// What a client writes is cut: a flood of long paths must not be a flood of log.
+		"time": "%START_TIME%", "method": "%REQ(:METHOD):32%", "host": "%REQ(:AUTHORITY):256%", "path": "%PATH(NQ:ORIG_OR_PATH):1024%",
+		"client": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%", "user_agent": "%REQ(USER-AGENT):256%",
 		"status": "%RESPONSE_CODE%", "flags": "%RESPONSE_FLAGS%", "details": "%RESPONSE_CODE_DETAILS%", "route": "%ROUTE_NAME%",
-		"policy": authz("policy"), "rule": authz("rule"), "tenant": authz("tenant"), "decision": limit("decision"), "limit": limit("limit"),
-		"upstream": "%UPSTREAM_HOST%", "upstream_cluster": "%UPSTREAM_CLUSTER%", "duration_ms": "%DURATION%",
+		"bytes_received": "%BYTES_RECEIVED%", "bytes_sent": "%BYTES_SENT%", "duration_ms": "%DURATION%",
+		"policy": authz("policy"), "rule": authz("rule"), "reason": authz("reason"),
+		"tenant": authz("tenant"), "user": authz("user"), "credential": authz("credential"),
+		"decision": limit("decision"), "limit": limit("limit"),
+		"upstream": "%UPSTREAM_HOST%", "upstream_cluster": "%UPSTREAM_CLUSTER%", "upstream_ms": "%COMMON_DURATION(US_TX_BEG:US_RX_END:ms)%",
 		"request_id": "%STREAM_ID%", "trace": "%TRACE_ID%",
 	})}}
 	if path := b.gw.AccessLog.Path; path != "" {

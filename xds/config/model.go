@@ -258,7 +258,7 @@ type Route struct {
 	CORS            *CORS
 	Timeout         Timeout
 	Retry           *Retry        // nil: none
-	MaxBody         int64         // bytes; 0: no bound
+	MaxBody         int64         // bytes; 0: no bound; BodyNotWritten: DefaultMaxBody, but none for streams
 	MaxStream       time.Duration // of a WebSocket or another stream; 0: no bound
 	Upstream        string
 	Respond         *Respond
@@ -271,6 +271,14 @@ type Route struct {
 	High            bool // importance: high
 	Forward         bool // the credential goes upstream, never to the mirror
 }
+
+// The bound of request bodies where none is written.
+const (
+	// DefaultMaxBody is what most APIs can bear, in bytes (Envoy has no bound of its own).
+	DefaultMaxBody = 10 << 20
+	// BodyNotWritten stands for it: a stream has no end that could be bounded.
+	BodyNotWritten = -1
+)
 
 // PathKind is how a path is matched.
 type PathKind int

@@ -11,7 +11,7 @@ import (
 func route(r *inherit.Route) Route {
 	s := r.Full
 	out := Route{
-		Pos: Pos(r.Own.Pos), Name: r.Name, Priority: int(s.Priority.V), MaxBody: int64(s.MaxBody.V),
+		Pos: Pos(r.Own.Pos), Name: r.Name, Priority: int(s.Priority.V), MaxBody: or(s.MaxBody, BodyNotWritten, func(b syntax.Bytes) int64 { return int64(b) }),
 		MaxStream: or(s.MaxStream, time.Hour, optional),
 		Listeners: distinct(strs(s.Listeners.Items)), Match: match(s.Match), Auth: auth(s.Auth), Authorize: rules(s.Authorize.Items),
 		CORS: cors(s.CORS), Timeout: timeout(s.Timeout), High: s.Importance.V == "high", Forward: s.Forward.V,

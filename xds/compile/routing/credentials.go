@@ -113,4 +113,15 @@ func Streams(r *config.Route, upstreams map[string]*config.Upstream) bool {
 	return false
 }
 
+// MaxBody is the bound of a route's request bodies in bytes, 0 for none.
+func MaxBody(r *config.Route, upstreams map[string]*config.Upstream) int64 {
+	switch {
+	case r.MaxBody != config.BodyNotWritten:
+		return r.MaxBody
+	case Streams(r, upstreams):
+		return 0
+	}
+	return config.DefaultMaxBody
+}
+
 func long(timeout time.Duration) bool { return timeout == 0 || timeout > longRequest }

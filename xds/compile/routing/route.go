@@ -79,8 +79,12 @@ func (b *Builder) perFilter(i int) map[string]*anypb.Any {
 	if filter, typed := b.feeds.PerRoute(r); filter != "" {
 		out[filter] = typed
 	}
-	if r.MaxBody > 0 {
-		out[BodyFilter(r.MaxBody)] = b.enabled
+	// The default is awake in the chain: most routes say nothing of it.
+	if size := MaxBody(r, b.upstreams); size != config.DefaultMaxBody && r.Upstream != "" {
+		out[BodyFilter(config.DefaultMaxBody)] = b.unauthorized[AuthzFilter]
+		if size > 0 {
+			out[BodyFilter(size)] = b.enabled
+		}
 	}
 	if b.passesTrailers(r) {
 		out[TrailerFilter] = b.enabled

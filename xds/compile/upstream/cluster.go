@@ -37,6 +37,8 @@ func Cluster(u *config.Upstream) *clusterv3.Cluster {
 		Name:            u.Name,
 		ConnectTimeout:  field.Duration(u.ConnectTimeout),
 		CircuitBreakers: breakers(u),
+		// By default 1 MiB of a body waits in each connection that is slow to take it.
+		PerConnectionBufferLimitBytes: field.Uint(32 << 10),
 		// A panic would send requests to endpoints known to be down or leaving.
 		CommonLbConfig: &clusterv3.Cluster_CommonLbConfig{
 			HealthyPanicThreshold: &typev3.Percent{},
@@ -114,6 +116,8 @@ func Protocol(p config.Protocol) map[string]*anypb.Any {
 	} else {
 		options.ProtocolConfig = &httpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{Http2ProtocolOptions: &corev3.Http2ProtocolOptions{
 			ConnectionKeepalive: &corev3.KeepaliveSettings{Interval: field.Duration(30 * time.Second), Timeout: field.Duration(5 * time.Second)},
+			// What an upstream may make us hold for a slow client: by default 24 MiB a connection.
+			InitialStreamWindowSize: field.Uint(64 << 10), InitialConnectionWindowSize: field.Uint(1 << 20),
 		}}
 	}
 	return map[string]*anypb.Any{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": field.Any(&httpv3.HttpProtocolOptions{

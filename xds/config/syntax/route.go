@@ -39,7 +39,7 @@ type Settings struct {
 	Timeout *Timeout `yaml:"timeout"`
 	// Retry says when a request is tried again. None unless set.
 	Retry *Retry `yaml:"retry"`
-	// MaxBody of a request: a size or `none`. No bound unless set.
+	// MaxBody of a request: a size or `none`. Default 10MiB; none for streams (WebSocket, gRPC, or a timeout of none or over a minute).
 	MaxBody strictyaml.Value[Bytes] `yaml:"max_body"`
 	// Rewrite changes the path and host that the upstream sees.
 	Rewrite *Rewrite `yaml:"rewrite"`
