@@ -53,6 +53,8 @@ type Command struct {
 	Args []string
 	Env  []string // beside the test's own
 	Dir  string
+	// Stderr takes the program's standard error; nil: what a failing test shows.
+	Stderr *os.File
 }
 
 // Process is a program under test.
@@ -74,6 +76,9 @@ func Start(t TB, c Command) *Process {
 	p.cmd = exec.Command(c.Path, c.Args...) //nolint:noctx // ended by pid in the cleanup, also when the test's context is long gone
 	p.cmd.Dir, p.cmd.Env = c.Dir, append(os.Environ(), c.Env...)
 	p.cmd.Stderr = p.log
+	if c.Stderr != nil {
+		p.cmd.Stderr = c.Stderr
+	}
 	// A test binary that dies takes its children along.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	stdout, err := p.cmd.StdoutPipe()
