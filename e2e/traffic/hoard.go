@@ -124,4 +124,3 @@ func (h *Hoard) pour(framer *http2.Framer) {
 		}
 	}
 }
-

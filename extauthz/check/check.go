@@ -293,4 +293,3 @@ func (c *call) challenges(reason policy.Reason) []header {
 	}
 	return out
 }
-

@@ -102,7 +102,7 @@ func (b *builder) connectionManager(l *config.Listener, trusted bool) *hcmv3.Htt
 		// which answer live on.
 		RequestTimeout:      field.Duration(5 * time.Minute),
 		MaxRequestHeadersKb: field.Uint(60),
-		DelayedCloseTimeout:   field.Duration(time.Second),
+		DelayedCloseTimeout: field.Duration(time.Second),
 		EarlyHeaderMutationExtensions: []*corev3.TypedExtensionConfig{
 			field.Extension("envoy.http.early_header_mutation.header_mutation", &earlyv3.HeaderMutation{Mutations: guard.Strip(trusted)}),
 		},
