@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
@@ -122,7 +123,9 @@ func serve(cmd *cobra.Command, name string, build func(place) (daemon.Runner, er
 	if p.token = s.Text("registry-token"); p.token == "" {
 		p.token = filepath.Join(s.Text(settings.DataDir), "registry.token")
 	}
-	if p.trust, err = fleet.Of(ctx, s, contract.RoleService, filepath.Join(s.Text(settings.DataDir), "instance", p.instance), p.log, fleet.Hosts(s)...); err != nil {
+	// The admin address of loopback speaks HTTP; its registry asks for a token.
+	registries := slices.DeleteFunc(fleet.Hosts(s), daemon.Loopback)
+	if p.trust, err = fleet.Of(ctx, s, contract.RoleService, filepath.Join(s.Text(settings.DataDir), "instance", p.instance), p.log, registries...); err != nil {
 		return err
 	}
 	server, err := build(p)
