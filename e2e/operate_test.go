@@ -76,7 +76,7 @@ func TestBadFileAtStartAndAlone(t *testing.T) {
 	up := harness.NewUpstreams(t, "a")[0]
 	s := harness.NewStack(t, harness.Options{Gateway: twoFiles, Vars: map[string]string{"a": up.Address}})
 	status := func() (string, int) {
-		out, errs, code := harness.Run(t, "status", "--admin-address", s.Address(t, "admin"))
+		out, errs, code := harness.Run(t, "status", "--admin-address", s.Address(t, "admin"), "--data-dir", s.DataDir())
 		return out + errs, code
 	}
 	first, code := status()
@@ -103,7 +103,7 @@ func TestBadFileAtStartAndAlone(t *testing.T) {
 			return nil
 		})
 		clean(t, "beside a bad file", load.Stop(), okOnly)
-		if _, errs, code := harness.Run(t, "xds", "-f", s.File, "--data-dir", s.DataDir(), "--free-ports", "--strict-start"); code != 1 || !strings.Contains(errs, "gateway.yaml:") {
+		if _, errs, code := harness.Run(t, "xds", "-f", s.File, "--data-dir", s.DataDir(), "--xds-address", "unix:"+filepath.Join(s.Dir, "strict.sock"), "--free-ports", "--strict-start"); code != 1 || !strings.Contains(errs, "gateway.yaml:") {
 			t.Errorf("--strict-start: exit %d\n%s", code, errs)
 		}
 		if err := os.WriteFile(s.File, good, 0o600); err != nil {
@@ -121,8 +121,17 @@ func TestBadFileAtStartAndAlone(t *testing.T) {
 // TestStatusOfSeveralControlPlanes: other files are another revision, and one
 // that does not answer is told, with what the others say.
 func TestStatusOfSeveralControlPlanes(t *testing.T) {
+	// Control planes that one operator asks share the token of the admin API.
+	dataDir := ""
 	start := func(text string) *harness.Process {
 		file := writeGateway(t, text)
+		dataDir = filepath.Join(filepath.Dir(file), ".tollgate")
+		if err := os.Mkdir(dataDir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dataDir, "admin.token"), []byte(strings.Repeat("7", 64)+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
 		return harness.Start(t, harness.Command{Name: "xds", Path: harness.Tollgate(t), Args: []string{"xds", "--json", "--free-ports", "-f", file}}).AwaitReady(t, 20*time.Second)
 	}
 	const text = "version: 1\nlisteners: [{name: http, address: 127.0.0.1:0}]\n"
@@ -137,7 +146,7 @@ func TestStatusOfSeveralControlPlanes(t *testing.T) {
 		{"other files", []string{one.Ready.Admin, other.Ready.Admin}, 1, []string{"APART " + other.Ready.Admin, "different revisions"}},
 		{"one gone", []string{one.Ready.Admin, "127.0.0.1:1"}, 1, []string{"REVISION ", "UNREACHABLE ", "127.0.0.1:1: nobody answers"}},
 	} {
-		out, errs, code := harness.Run(t, "status", "--admin-address", strings.Join(c.asked, ","))
+		out, errs, code := harness.Run(t, "status", "--admin-address", strings.Join(c.asked, ","), "--data-dir", dataDir)
 		if code != c.code || !containsAll(out+errs, c.says...) {
 			t.Errorf("%s: exit %d\n%s%s", c.name, code, out, errs)
 		}
