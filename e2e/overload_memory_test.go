@@ -97,6 +97,7 @@ func TestBodiesWithoutEnd(t *testing.T) {
 			cancel()
 			attack.Wait()
 			clean(t, "honest", honest.Stop(), okOnly)
+			t.Log(s.Envoy.Stats(t, `^cluster\.fast\.(upstream_cx_connect_(fail|timeout)|upstream_rq_(pending_overflow|timeout|5xx))$`))
 			cpu, _ := harness.CPU(s.Envoy.PID())
 			t.Logf("%d connections sent %d MB; the proxy held %d MB at most; CPU %s", alive, attack.Sent()>>20, most>>20, cpu)
 			if alive < 500 || attack.Sent() < 50<<20 {
