@@ -165,10 +165,7 @@ func TestKilledRunLeavesEnvoyServing(t *testing.T) {
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	args := []string{"run", "--json", "-f", file, "--data-dir", dir, "--envoy-path", harness.EnvoyPath(t), "--envoy-concurrency", "1"}
-	for _, flag := range []string{"xds", "extauthz", "ratelimit", "admin", "envoy-admin"} {
-		args = append(args, "--"+flag+"-address", harness.FreeAddress(t))
-	}
+	args := []string{"run", "--json", "-f", file, "--data-dir", dir, "--envoy-path", harness.EnvoyPath(t), "--envoy-concurrency", "1", "--admin-address", harness.FreeAddress(t)}
 	start := func() *harness.Process {
 		// A pipe to this test would end with the process that is killed.
 		shell := append([]string{"-c", `log=$1; shift; exec "$@" 2>>"$log"`, "sh", filepath.Join(dir, "stderr"), harness.Tollgate(t)}, args...)

@@ -11,12 +11,16 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// Target is where a hostile request goes. With a SNI it goes over TLS, under
-// that name and without a look at the certificate.
-type Target struct{ Address, SNI string }
+// Target is where a hostile request goes, and the address of this machine that
+// it comes from ("": any). With a SNI it goes over TLS, under that name and
+// without a look at the certificate.
+type Target struct{ Address, SNI, From string }
 
 func (to Target) dial(protocol string) (net.Conn, error) {
 	dialer := &net.Dialer{Timeout: wireTimeout}
+	if to.From != "" {
+		dialer.LocalAddr = &net.TCPAddr{IP: net.ParseIP(to.From)}
+	}
 	var c net.Conn
 	var err error
 	if to.SNI == "" {
