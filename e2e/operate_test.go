@@ -189,7 +189,7 @@ func TestKilledRunLeavesEnvoyServing(t *testing.T) {
 	}
 	harness.Eventually(t, 10*time.Second, "the adopted proxy follows the file", func() error {
 		if status, _, err := harness.Get("http://" + address + "/x"); err != nil || status != 404 {
-			return fmt.Errorf("%d %v", status, err)
+			return fmt.Errorf("%d: %w", status, err)
 		}
 		return nil
 	})

@@ -137,7 +137,7 @@ func viewRequests() []probe {
 			{"x-mode: ad", " min"},
 			{"x-mode: admin\x00"},
 			{"x-mode: \"admin\""},
-			{"x-mode: adm\xc3\xadn"},
+			{"x-mode: adm\u00edn"},
 			{"x-http-method-override: DELETE"},
 			{"x-http-method: DELETE"},
 			{"x-method-override: DELETE"},

@@ -25,6 +25,9 @@ import (
 // lookEvery is how soon the end of a proxy that is not our child is noticed.
 const lookEvery = 100 * time.Millisecond
 
+// adoptTries are how often a proxy that was left is asked whether it lives.
+const adoptTries = 10
+
 // left is what a supervisor writes down of the proxy that it started, so that
 // the next one finds it after a kill -9. A process is known by its id and the
 // moment of its start: ids come again.
@@ -143,7 +146,7 @@ func (s *Supervisor) adopt(ctx context.Context) bool {
 		s.cfg.Log.Warn("the admin of the proxy that was left cannot be known", "err", err)
 	}
 	old := newAdminClient(address)
-	if _, err := old.do(ctx, "GET", "/server_info"); l.Fingerprint != s.fingerprint || err != nil {
+	if l.Fingerprint != s.fingerprint || !answers(ctx, old) {
 		s.cfg.Log.Info("the proxy that was left is replaced", "node", l.PID)
 		s.replace(ctx, l, old)
 		return false
@@ -175,4 +178,20 @@ func (s *Supervisor) replace(ctx context.Context, l *left, admin *adminClient) {
 		l.signal(syscall.SIGKILL)
 		l.ended(time.Second)
 	}
+}
+
+// answers asks a proxy several times before it is given up: a scrape of many
+// clusters keeps its main thread busy for seconds while it serves.
+func answers(ctx context.Context, proxy *adminClient) bool {
+	for range adoptTries {
+		if _, err := proxy.do(ctx, "GET", "/server_info"); err == nil {
+			return true
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(lookEvery):
+		}
+	}
+	return false
 }

@@ -65,7 +65,7 @@ func askAll(ctx context.Context, s settings.Settings, addresses []string) admin.
 	for i, address := range addresses {
 		group.Go(func() {
 			fleet.Planes[i] = admin.Plane{Address: address}
-			body, err := ask(ctx, s, address, "/v1/status")
+			body, err := ask(ctx, s, http.MethodGet, address, "/v1/status")
 			if err == nil {
 				var status admin.Status
 				if status, err = admin.DecodeStatus(body); err == nil {
@@ -105,7 +105,7 @@ func readyVerb() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			_, err = ask(cmd.Context(), s, s.Text(settings.AdminAddress), "/readyz")
+			_, err = ask(cmd.Context(), s, http.MethodGet, s.Text(settings.AdminAddress), "/readyz")
 			return err
 		}),
 	}
@@ -113,11 +113,11 @@ func readyVerb() *cobra.Command {
 	return cmd
 }
 
-// ask gets one page of an admin address.
-func ask(ctx context.Context, s settings.Settings, address, path string) ([]byte, error) {
+// ask makes one request of an admin address.
+func ask(ctx context.Context, s settings.Settings, method, address, path string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+path, http.NoBody)
+	request, err := http.NewRequestWithContext(ctx, method, "http://"+address+path, http.NoBody)
 	if err != nil {
 		return nil, fmt.Errorf("--%s: %w", settings.AdminAddress, err)
 	}

@@ -32,7 +32,8 @@ func (c *call) guessing(d *policy.Decision) bool {
 // ours is always written. No field holds a secret.
 func (c *call) logRefusal(d *policy.Decision, requestID string) {
 	log := c.server.log.With("component", "extauthz")
-	if d.Reason.Status() < 500 {
+	// Whoever names a key that no issuer has can make us say 503.
+	if d.Reason.Status() < 500 || d.Reason == policy.IssuerUnavailable {
 		take, past := c.server.denials.Take(clientrate.Client(c.client), c.now)
 		if past.Left > 0 {
 			log.Info("denials not logged", "count", past.Left, "worst_client", past.Worst.String(), "worst_count", past.Count)

@@ -1,8 +1,6 @@
 package credential
 
 import (
-	"slices"
-	"strings"
 	"time"
 
 	"tollgate/internal/jwks"
@@ -27,7 +25,7 @@ func (v *Verifier) Explain(issuers []string, token string, now time.Time) string
 
 func (i *Issuer) explain(parsed *jwks.Token, now time.Time) string {
 	name := i.config.GetName()
-	if !slices.ContainsFunc(i.config.GetTyp(), func(t string) bool { return strings.EqualFold(t, parsed.Typ) }) {
+	if !i.typed(parsed.Typ) {
 		return "typ: not one of issuer " + name
 	}
 	if !i.addressed(parsed.Claims["aud"]) {
@@ -36,6 +34,9 @@ func (i *Issuer) explain(parsed *jwks.Token, now time.Time) string {
 	times, ok := readTimes(parsed.Claims)
 	if !ok {
 		return "time: exp is missing, or exp, iat or nbf is no number of seconds"
+	}
+	if longest := i.config.GetMaxLifetime().AsDuration(); longest > 0 && !times.within(longest, now) {
+		return "time: it lives longer than max_lifetime of issuer " + name
 	}
 	key, found, _ := i.lookup(parsed.KeyID, now)
 	switch {

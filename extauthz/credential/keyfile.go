@@ -254,8 +254,29 @@ func editKeys(path string, edit func([]Key) ([]Key, error)) (err error) {
 	if err != nil {
 		return fmt.Errorf("encode the key file: %w", err)
 	}
-	if err := renameio.WriteFile(path, text, 0o600, renameio.IgnoreUmask()); err != nil {
+	if err := replaceKeys(path, text); err != nil {
 		return fmt.Errorf("write the key file: %w", err)
 	}
 	return nil
+}
+
+// replaceKeys writes the file anew, for the owner of the old one: what root
+// revokes must be readable for the server, which is not root.
+func replaceKeys(path string, text []byte) (err error) {
+	file, err := renameio.NewPendingFile(path, renameio.WithStaticPermissions(0o600))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, file.Cleanup()) }()
+	if info, statErr := os.Stat(path); statErr == nil {
+		if old, ok := info.Sys().(*syscall.Stat_t); ok && int(old.Uid) != os.Geteuid() {
+			if err := file.Chown(int(old.Uid), int(old.Gid)); err != nil {
+				return err
+			}
+		}
+	}
+	if _, err := file.Write(text); err != nil {
+		return err
+	}
+	return file.CloseAtomicallyReplace()
 }

@@ -23,6 +23,7 @@ type KeyFile struct {
 	path string
 	seen os.FileInfo
 	read bool
+	told string // why it could not be read, as it was logged
 }
 
 // NewKeyFile returns a follower that tells changed of every new content and
@@ -82,9 +83,16 @@ func (f *KeyFile) poll() {
 	keys, err := readKeys(f.path)
 	if err != nil {
 		f.failed(err)
-		f.log.Error("key file is bad, the last good keys stay", "component", "extauthz", "resource", f.path, "err", err)
+		// That a file can be read again does not show in its size and times.
+		var unreadable *fs.PathError
+		f.read = !errors.As(err, &unreadable)
+		if f.read || err.Error() != f.told {
+			f.log.Error("key file is bad, the last good keys stay", "component", "extauthz", "resource", f.path, "err", err)
+		}
+		f.told = err.Error()
 		return
 	}
+	f.told = ""
 	f.changed(keys)
 	f.failed(nil)
 	f.log.Info("key file read", "component", "extauthz", "resource", f.path)

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/pprof"
 	"sync/atomic"
 	"time"
 
@@ -61,6 +62,9 @@ func NewAdmin(cfg AdminConfig) *Admin {
 	}
 	for pattern, h := range cfg.Routes {
 		open(pattern, g.bearer(h))
+	}
+	for path, h := range map[string]http.HandlerFunc{"/": pprof.Index, "/cmdline": pprof.Cmdline, "/profile": pprof.Profile, "/symbol": pprof.Symbol, "/trace": pprof.Trace} {
+		open("GET /debug/pprof"+path, g.bearer(h))
 	}
 	for pattern, h := range cfg.Own {
 		mux.Handle(pattern, h)

@@ -249,9 +249,9 @@ func signer(text []byte) (crypto.Signer, error) {
 	return nil, errors.New("no private key (PEM) in it")
 }
 
-// current are the roots as they are on disk; what cannot be read changes
+// refresh takes the roots as they are on disk; what cannot be read changes
 // nothing.
-func (a *Authority) current() []root {
+func (a *Authority) refresh() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if now := a.cfg.Now(); now.Sub(a.read) >= time.Second || now.Before(a.read) {
@@ -260,7 +260,6 @@ func (a *Authority) current() []root {
 			a.roots = roots
 		}
 	}
-	return a.roots
 }
 
 // signing is the newest root that everybody has had the time to hear of.
@@ -294,7 +293,7 @@ func (a *Authority) Domain() spiffeid.TrustDomain { return a.domain }
 
 // Roots are those to believe now.
 func (a *Authority) Roots() []*x509.Certificate {
-	a.current()
+	a.refresh()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.trusted(a.cfg.Now())
@@ -314,7 +313,7 @@ func (a *Authority) Issue(public crypto.PublicKey, role, name string) ([]*x509.C
 	if err != nil {
 		return nil, err
 	}
-	a.current()
+	a.refresh()
 	now := a.cfg.Now()
 	a.mu.Lock()
 	by := a.signing(now)

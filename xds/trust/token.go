@@ -20,7 +20,7 @@ import (
 )
 
 // ErrToken is that of a token that opens nothing.
-var ErrToken = errors.New("join token refused") //nolint:gochecknoglobals // an error to compare with
+var ErrToken = errors.New("join token refused")
 
 const spentFolder = "join-spent"
 

@@ -101,6 +101,9 @@ func OpenAuthority(s settings.Settings, dataDir string) (*trust.Authority, error
 	if ttl != 0 && ttl < 2*time.Second {
 		return nil, settings.Usagef("--%s %s: a certificate is renewed at half its life and counts in seconds: at least 2s", settings.CertTTL, ttl)
 	}
+	if ttl > trust.Overlap {
+		return nil, settings.Usagef("--%s %s: at most %s, the time in which members hear of a new root", settings.CertTTL, ttl, trust.Overlap)
+	}
 	return trust.Open(trust.Config{Dir: dataDir, CertFile: s.Text(settings.CACert), KeyFile: s.Text(settings.CAKey), TTL: ttl, Now: time.Now})
 }
 

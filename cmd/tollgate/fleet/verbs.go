@@ -1,9 +1,11 @@
 package fleet
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -113,12 +115,9 @@ func CA() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			dir, err := s.DataFolder(".")
-			if err != nil {
-				return err
-			}
-			if _, err := os.Stat(dir); err != nil {
-				return err
+			dir := cmp.Or(s.Text(settings.DataDir), ".tollgate")
+			if _, err := os.Stat(filepath.Join(dir, "ca")); err != nil && s.Text(settings.CACert) == "" {
+				return fmt.Errorf("--%s %s holds no CA to rotate (%w): name the folder of the control planes", settings.DataDir, dir, err)
 			}
 			authority, err := OpenAuthority(s, dir)
 			if err != nil {

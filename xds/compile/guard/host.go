@@ -103,6 +103,8 @@ func (h *Host) policies() map[string]*rbacconfigv3.Permission {
 	}
 	for i, name := range distinct(h.cookies) {
 		one := `\s*` + regexp.QuoteMeta(name) + `\s*=`
+		// What parsers of cookies trim, unescape or unquote, our condition does not.
+		out["guard-cookie-"+shown(name, i)+"-alias"] = when("cookie", `(?:.*[;,])?\s*`+regexp.QuoteMeta(name)+`(?:\s+=.*|=\s+[^;,\s].*|=[^;,]*[%\\].*)`)
 		out["guard-cookie-"+shown(name, i)+"-twice"] = when("cookie", `(?:.*[;,])?`+one+`.*[;,]`+one+`.*`)
 	}
 	return out
