@@ -92,7 +92,7 @@ func (l *logged) waiting(t *testing.T) int {
 // free6 is a free address of IPv6 loopback.
 func free6(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "[::1]:0") //nolint:noctx // immediate
+	l, err := net.Listen("tcp", "[::1]:0")
 	if err != nil {
 		t.Fatal(err)
 	}

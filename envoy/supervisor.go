@@ -180,7 +180,7 @@ func (s *Supervisor) once(ctx context.Context, output *logPipe) error {
 	if err != nil {
 		return err
 	}
-	defer end.Close()
+	defer func() { _ = end.Close() }()
 	cmd := exec.CommandContext(ctx, s.cfg.Path, s.args...)
 	cmd.Stdout, cmd.Stderr = end, end
 	if s.cfg.Bootstrap.TrustDomain != "" {

@@ -1,7 +1,6 @@
 package check
 
 import (
-	"log/slog"
 	"strings"
 
 	"tollgate/extauthz/policy"
@@ -46,7 +45,7 @@ func (c *call) logRefusal(d *policy.Decision, requestID string) {
 	if caller == nil {
 		caller = &policy.Caller{}
 	}
-	log.Info("request refused", "decision", "deny", "reason", string(d.Reason), c.why(d), "rule", d.Rule,
+	log.Info("request refused", "decision", "deny", "reason", string(d.Reason), "cause", c.why(d), "rule", d.Rule,
 		"tenant", cut(caller.Tenant), "user", cut(caller.User), "credential", caller.Credential, "kind", caller.Kind,
 		"client", c.client, "method", cut(c.http.GetMethod()), "host", cut(c.http.GetHost()), "resource", c.name, "request_id", cut(requestID))
 }
@@ -54,14 +53,14 @@ func (c *call) logRefusal(d *policy.Decision, requestID string) {
 // why tells the operator what the answer does not tell the client: what is
 // wrong with a token, or what a caller would need. It is worked out for what is
 // logged only.
-func (c *call) why(d *policy.Decision) slog.Attr {
+func (c *call) why(d *policy.Decision) string {
 	switch {
 	case d.Reason == policy.InvalidToken:
-		return slog.String("cause", c.snapshot.Credentials.Explain(c.policy.Issuers(), bearer(c.seen.authorization), c.now))
+		return c.snapshot.Credentials.Explain(c.policy.Issuers(), bearer(c.seen.authorization), c.now)
 	case d.Reason == policy.PermissionDenied && d.Rule == "":
-		return slog.String("cause", "none of these holds: "+cut(strings.Join(c.policy.Wanted(c.http.GetMethod()), ", ")))
+		return "none of these holds: " + cut(strings.Join(c.policy.Wanted(c.http.GetMethod()), ", "))
 	}
-	return slog.String("cause", "")
+	return ""
 }
 
 func cut(s string) string { return s[:min(len(s), longestField)] }
