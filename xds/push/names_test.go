@@ -187,8 +187,10 @@ func TestNames(t *testing.T) {
 		{"at once", late(0), true},
 		{"after 500 ms", late(500 * time.Millisecond), true},
 		{"NXDOMAIN", code(dnsmessage.RCodeNameError), false},
+		{"SERVFAIL", code(dnsmessage.RCodeServerFailure), false},
+		{"never", func(int64) (time.Duration, dnsmessage.RCode, bool) { return 0, dnsmessage.RCodeSuccess, true }, false},
 	} {
-		for _, byName := range []bool{true} {
+		for _, byName := range []bool{true, false} {
 			t.Run(fmt.Sprintf("%s, roles by name %t", c.name, byName), func(t *testing.T) {
 				t.Parallel()
 				namesCell(t, c.how, byName, c.resolve)

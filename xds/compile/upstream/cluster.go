@@ -13,6 +13,7 @@ import (
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	caresv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/network/dns_resolver/cares/v3"
 	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -76,7 +77,17 @@ func discovery(c *clusterv3.Cluster, u *config.Upstream) {
 	}
 	c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STRICT_DNS}
 	c.LoadAssignment = named(u.Name, u.DNS)
+	c.TypedDnsResolverConfig = resolver()
 	c.DnsLookupFamily = clusterv3.Cluster_V4_PREFERRED
+}
+
+// resolver gives up on a silent name server after seconds, two tries of one and
+// two. Envoy holds every listener back until each name had its answer or its
+// end (seen on 1.40: over 60 s with its own bounds), so one name would harm all.
+func resolver() *corev3.TypedExtensionConfig {
+	return field.Extension("envoy.network.dns_resolver.cares", &caresv3.CaresDnsResolverConfig{
+		QueryTimeoutSeconds: wrapperspb.UInt64(1), QueryTries: field.Uint(2),
+	})
 }
 
 // named is an assignment of hosts written as host:port, names or addresses, or
@@ -241,6 +252,9 @@ func Server(name string, hosts []string, trustDomain, role string) *clusterv3.Cl
 		CircuitBreakers: &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{{
 			MaxConnections: field.Uint(1024), MaxPendingRequests: field.Uint(10_000), MaxRequests: field.Uint(100_000), MaxRetries: field.Uint(1000),
 		}}},
+	}
+	if kind == clusterv3.Cluster_STRICT_DNS {
+		cluster.TypedDnsResolverConfig = resolver()
 	}
 	if trustDomain != "" && !slices.ContainsFunc(hosts, func(h string) bool { return strings.HasPrefix(h, "unix:") }) {
 		cluster.TransportSocket = ownSocket(trustDomain, role)
