@@ -101,6 +101,8 @@ func TestNoEmptyAnswerDuringTheBarrier(t *testing.T) {
 	w := s.connectWhole(t)
 	w.send(&discoveryv3.DiscoveryRequest{TypeUrl: release.TypeListener, VersionInfo: "old"})
 	w.send(&discoveryv3.DiscoveryRequest{TypeUrl: release.TypeCluster, VersionInfo: "old"})
+	// No answer comes before a release, so nothing tells that all this was read.
+	time.Sleep(500 * time.Millisecond)
 	s.Publish(made(t, cluster("a", 1), of(listener("http"), routes("r", "a"), policy("p"))))
 	decider.next(release.TypePolicy) // answered by nobody: the barrier holds
 	c.silence()
