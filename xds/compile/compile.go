@@ -67,16 +67,17 @@ func newBuilder(gw *config.Gateway, scope Scope) *builder {
 	return b
 }
 
-func (b *builder) add(audience release.Audience, typeURL, name string, m proto.Message, pos config.Pos) {
-	b.objects = append(b.objects, release.Object{Audience: audience, Type: typeURL, Name: name, Message: m, Pos: pos})
+func (b *builder) add(audience release.Audience, typeURL, name string, m proto.Message, pos config.Pos, refs ...release.Ref) {
+	b.objects = append(b.objects, release.Object{Audience: audience, Type: typeURL, Name: name, Message: m, Pos: pos, Refs: refs})
 }
 
 // edge adds what faces clients.
 func (b *builder) edge() {
 	for i := range b.gw.Listeners {
 		l := &b.gw.Listeners[i]
-		b.add(release.Edge, release.TypeListener, l.Name, b.listener(l), l.Pos)
-		b.add(release.Edge, release.TypeRoute, l.Name, b.routing.Configuration(l, b.httpsPort()), l.Pos)
+		b.add(release.Edge, release.TypeListener, l.Name, b.listener(l), l.Pos, b.listenerRefs(l)...)
+		routes, refs := b.routing.Configuration(l, b.httpsPort())
+		b.add(release.Edge, release.TypeRoute, l.Name, routes, l.Pos, refs...)
 	}
 	for _, s := range secrets(b.gw) {
 		b.add(release.Edge, release.TypeSecret, s.message.GetName(), s.message, s.pos)
@@ -97,12 +98,12 @@ func (b *builder) clusters() {
 	}
 	for i := range b.gw.Upstreams {
 		u := &b.gw.Upstreams[i]
-		b.add(release.GRPC, release.TypeListener, u.Name, grpcListener(u), u.Pos)
+		b.add(release.GRPC, release.TypeListener, u.Name, grpcListener(u), u.Pos, grpcListenerRefs(u)...)
 		if len(u.Split) > 0 {
 			continue
 		}
-		b.add(release.Edge, release.TypeCluster, u.Name, upstream.Cluster(u), u.Pos)
-		b.add(release.GRPC, release.TypeCluster, u.Name, grpcCluster(u), u.Pos)
+		b.add(release.Edge, release.TypeCluster, u.Name, upstream.Cluster(u), u.Pos, clusterRefs(u)...)
+		b.add(release.GRPC, release.TypeCluster, u.Name, grpcCluster(u), u.Pos, assignmentRefs(u)...)
 		if u.DNS == "" {
 			endpoints := b.endpoints(u)
 			b.add(release.Edge, release.TypeEndpoint, u.Name, upstream.Assignment(u.Name, endpoints, false), u.Pos)

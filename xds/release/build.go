@@ -109,7 +109,7 @@ func (o *Object) encode() (*Resource, error) {
 	}
 	return &Resource{
 		Audience: o.Audience, Type: o.Type, Name: o.Name, Version: version(o.Type, o.Name, data),
-		Body: &anypb.Any{TypeUrl: o.Type, Value: data}, Pos: o.Pos,
+		Body: &anypb.Any{TypeUrl: o.Type, Value: data}, Pos: o.Pos, Refs: o.Refs,
 	}, nil
 }
 

@@ -36,6 +36,13 @@ const (
 	GRPC Audience = "grpc"
 )
 
+// Ref is how a resource names another one for the same audience. Who names a
+// cluster names its endpoints, too.
+type Ref struct {
+	Type string // one of the type URLs above
+	Name string
+}
+
 // Object is what compile makes of the file, before it has a version.
 type Object struct {
 	Audience Audience
@@ -43,6 +50,7 @@ type Object struct {
 	Name     string
 	Message  proto.Message
 	Pos      config.Pos
+	Refs     []Ref // what Message names, in the order of first mention, each once
 }
 
 // Resource is one thing a client can be sent. All fields are read-only.
@@ -53,4 +61,5 @@ type Resource struct {
 	Version  string // xxh3-128 of the content, hex
 	Body     *anypb.Any
 	Pos      config.Pos // where in the operator's file it comes from; zero if nowhere
+	Refs     []Ref      // what Body names, in the order of first mention, each once
 }

@@ -34,11 +34,14 @@ func RuleSets(gw *config.Gateway) []*limitsv1.RuleSet {
 	}
 	for i := range gw.Routes {
 		if gw.Routes[i].Upstream != "" {
-			add("route/"+gw.Routes[i].Name, "", gw.Routes[i].RateLimit)
+			add(RouteSet(&gw.Routes[i]), "", gw.Routes[i].RateLimit)
 		}
 	}
 	return out
 }
+
+// RouteSet names the rule set of a route's own limits.
+func RouteSet(r *config.Route) string { return "route/" + r.Name }
 
 func rule(l *config.Limit, plan string, place int) *limitsv1.Rule {
 	r := &limitsv1.Rule{

@@ -13,7 +13,9 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"tollgate/xds/compile/field"
+	"tollgate/xds/compile/limiting"
 	"tollgate/xds/config"
+	"tollgate/xds/release"
 )
 
 // entry is an Envoy route and its place among those of a virtual host.
@@ -21,6 +23,7 @@ type entry struct {
 	rank  rank
 	route *routev3.Route
 	from  *config.Route
+	refs  []release.Ref
 }
 
 // entries are the Envoy routes that serve a route of the file: one, or more
@@ -47,11 +50,16 @@ func (b *Builder) entries(i int, secure bool) []*entry {
 	if r.CORS != nil && r.Upstream != "" {
 		first := place
 		first.conditions, first.seq = len(r.Match.Query)+preflightConditions, -1
-		out = append(out, &entry{rank: first, route: b.preflight(r), from: r})
+		asked := b.preflight(r)
+		out = append(out, &entry{rank: first, route: asked, from: r, refs: refs(asked, "", "")})
+	}
+	rules := ""
+	if r.Upstream != "" && len(r.RateLimit) > 0 {
+		rules = limiting.RouteSet(r)
 	}
 	for seq, route := range routes {
 		place.seq = seq
-		out = append(out, &entry{rank: place, route: route, from: r})
+		out = append(out, &entry{rank: place, route: route, from: r, refs: refs(route, b.policies[i], rules)})
 	}
 	return out
 }

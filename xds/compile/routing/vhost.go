@@ -12,6 +12,7 @@ import (
 	"tollgate/xds/compile/guard"
 	"tollgate/xds/compile/refusal"
 	"tollgate/xds/config"
+	"tollgate/xds/release"
 )
 
 // refuse answers whatever m matches, asking nobody.
@@ -30,7 +31,7 @@ func (b *Builder) refuse(r refusal.Refusal, name string, m *routev3.RouteMatch) 
 // virtualHosts groups the hosts of a listener by the routes they have. Envoy
 // never falls through from one virtual host to the next, so each holds the
 // routes of less exact hosts behind its own.
-func (b *Builder) virtualHosts(l *config.Listener) []*routev3.VirtualHost {
+func (b *Builder) virtualHosts(l *config.Listener) ([]*routev3.VirtualHost, []release.Ref) {
 	byHost := map[string][]*entry{"*": nil}
 	for i := range b.gw.Routes {
 		r := &b.gw.Routes[i]
@@ -48,6 +49,7 @@ func (b *Builder) virtualHosts(l *config.Listener) []*routev3.VirtualHost {
 	}
 	groups := map[string]*routev3.VirtualHost{}
 	var out []*routev3.VirtualHost
+	named := mentions{seen: map[release.Ref]bool{}}
 	for _, host := range slices.Sorted(maps.Keys(byHost)) {
 		entries := reachable(byHost, host)
 		key := fingerprint(entries)
@@ -59,13 +61,14 @@ func (b *Builder) virtualHosts(l *config.Listener) []*routev3.VirtualHost {
 		var looks guard.Host
 		for _, e := range b.ordered(entries) {
 			vh.Routes = append(vh.Routes, e.route)
+			named.add(e.refs)
 			looks.Look(&e.from.Match)
 		}
 		vh.TypedPerFilterConfig = looks.PerHost()
 		groups[key] = vh
 		out = append(out, vh)
 	}
-	return out
+	return out, named.refs
 }
 
 // reachable lists what a request to host may match.
