@@ -207,3 +207,47 @@ func TestPackageComments(t *testing.T) {
 		}
 	}
 }
+
+// TestContractOnce: what two parts must agree on is written once, in
+// api/contract, so that neither can change alone. Words that mean other things
+// too ("limit", "user") cannot be told apart here and are left out.
+func TestContractOnce(t *testing.T) {
+	facts, files := map[string]string{}, load(t)
+	literals := func(f file, see func(text string, at token.Pos)) {
+		ast.Inspect(f.ast, func(n ast.Node) bool {
+			if field, ok := n.(*ast.Field); ok && field.Tag != nil {
+				return false // a tag is its type's own
+			}
+			lit, ok := n.(*ast.BasicLit)
+			if !ok || lit.Kind != token.STRING {
+				return true
+			}
+			if text, err := strconv.Unquote(lit.Value); err == nil {
+				see(text, lit.Pos())
+			}
+			return true
+		})
+	}
+	for _, f := range files {
+		if f.dir == "api/contract" && !f.test {
+			literals(f, func(text string, at token.Pos) {
+				if len(text) > 4 && strings.ContainsAny(text, "-_.(:") {
+					facts[text] = f.set.Position(at).String()
+				}
+			})
+		}
+	}
+	if len(facts) < 20 {
+		t.Fatalf("found %d facts in api/contract: the walk is broken", len(facts))
+	}
+	for _, f := range files {
+		if f.test || f.dir == "api/contract" || strings.HasPrefix(f.dir, "e2e") || strings.HasPrefix(f.dir, "bench") {
+			continue
+		}
+		literals(f, func(text string, at token.Pos) {
+			if from, known := facts[text]; known {
+				t.Errorf("%s: %q stands in %s already: use that", f.set.Position(at), text, from)
+			}
+		})
+	}
+}

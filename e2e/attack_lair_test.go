@@ -369,11 +369,11 @@ func (l *lair) wantIdentity(t *testing.T, want outcome, decided *authv3.CheckRes
 	}
 	minted := ""
 	for _, h := range decided.GetOkResponse().GetHeaders() {
-		if h.GetHeader().GetKey() == identity.Header {
+		if h.GetHeader().GetKey() == contract.HeaderToken {
 			minted = h.GetHeader().GetValue()
 		}
 	}
-	came := arrived.Header.Values(identity.Header)
+	came := arrived.Header.Values(contract.HeaderToken)
 	if len(came) != 1 || came[0] != minted {
 		t.Fatalf("%d identity tokens arrived, want the one of ext_authz", len(came))
 	}

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
 
+	"tollgate/api/contract"
 	"tollgate/internal/peer"
 )
 
@@ -55,7 +56,7 @@ func (b Bootstrap) JSON() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	rtds := &bootstrapv3.RuntimeLayer_RtdsLayer{Name: "tollgate-runtime", RtdsConfig: adsSource(2 * time.Second)}
+	rtds := &bootstrapv3.RuntimeLayer_RtdsLayer{Name: contract.RuntimeLayer, RtdsConfig: adsSource(2 * time.Second)}
 	config := &bootstrapv3.Bootstrap{
 		Node:  &corev3.Node{Id: b.NodeID, Cluster: "edge", Locality: &corev3.Locality{Zone: b.Zone}},
 		Admin: &bootstrapv3.Admin{Address: admin},

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	authzv1 "tollgate/api/authz/v1"
+	"tollgate/api/contract"
 	"tollgate/extauthz/check"
 	"tollgate/extauthz/credential"
 	"tollgate/extauthz/policy"
@@ -23,15 +24,14 @@ import (
 
 // The resources that we live by.
 const (
-	TypeIdentity = "type.googleapis.com/tollgate.authz.v1.Identity"
-	TypePolicy   = "type.googleapis.com/tollgate.authz.v1.Policy"
+	TypeIdentity = contract.TypeIdentity
+	TypePolicy   = contract.TypePolicy
 )
 
 const (
-	identityName = "identity"
 	// removedFor is how long a removed policy still decides: proxies may use
 	// routes that name it until their next update.
-	removedFor = 60 * time.Second
+	removedFor = contract.RemovedAfter
 )
 
 // state builds snapshots. Config, key file and time change it; each change
@@ -109,8 +109,8 @@ func (s *Server) Faults() []string {
 
 func (s *state) applyIdentity(u adsclient.Update) error {
 	for _, r := range u.Upserts {
-		if r.Name != identityName {
-			return fmt.Errorf("identity resource %q: the only name is %q", r.Name, identityName)
+		if r.Name != contract.IdentityName {
+			return fmt.Errorf("identity resource %q: the only name is %q", r.Name, contract.IdentityName)
 		}
 		next := &authzv1.Identity{}
 		if err := r.Body.UnmarshalTo(next); err != nil {

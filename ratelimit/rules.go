@@ -8,17 +8,14 @@ import (
 	"sync"
 	"time"
 
+	"tollgate/api/contract"
 	limitsv1 "tollgate/api/limits/v1"
 	"tollgate/internal/adsclient"
 	"tollgate/ratelimit/limits"
 )
 
 // TypeRuleSet is the resource that a limiter asks the control plane for.
-const TypeRuleSet = "type.googleapis.com/tollgate.limits.v1.RuleSet"
-
-// keepRemoved is how long a removed rule still answers: proxies drop the
-// routes that ask for it within that time.
-const keepRemoved = time.Minute
+const TypeRuleSet = contract.TypeRuleSet
 
 const expireEvery = 5 * time.Second
 
@@ -35,7 +32,7 @@ type rules struct {
 }
 
 func newRules(publish func(*limits.Table), m *metrics, log *slog.Logger) *rules {
-	return &rules{publish: publish, metrics: m, log: log, keeper: limits.NewKeeper(keepRemoved)}
+	return &rules{publish: publish, metrics: m, log: log, keeper: limits.NewKeeper(contract.RemovedAfter)}
 }
 
 func (r *rules) ready() error {

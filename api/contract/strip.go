@@ -4,8 +4,14 @@ package contract
 // Clients' own are dropped from every request before anything looks at it, and
 // from its trailers. All are in lower case.
 
+// The beginnings of names that belong to the gateway alone.
+const (
+	PrefixIdentity = "x-auth-"
+	PrefixProxy    = "x-envoy-"
+)
+
 // StrippedPrefixes are the beginnings of such names.
-func StrippedPrefixes() []string { return []string{"x-auth-", "x-envoy-", "x-forwarded-"} }
+func StrippedPrefixes() []string { return []string{PrefixIdentity, PrefixProxy, "x-forwarded-"} }
 
 // StrippedNames are such names. The request id is the gateway's own: logs and
 // error envelopes name a request by it.
@@ -13,7 +19,7 @@ func StrippedNames() []string {
 	return []string{
 		"x-tenant-id", "x-user-id", "x-original-url", "x-rewrite-url", "x-http-method-override", "x-http-method", "x-method-override",
 		"forwarded", "x-real-ip", "true-client-ip", "cf-connecting-ip", "x-client-ip", "x-original-uri", "x-original-method", "x-original-host", "x-host",
-		"remote-user", "x-remote-user", "proxy-authorization", "x-request-id",
+		"remote-user", "x-remote-user", HeaderProxyAuthorization, HeaderRequestID,
 	}
 }
 

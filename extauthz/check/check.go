@@ -17,6 +17,7 @@ import (
 
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 
+	"tollgate/api/contract"
 	"tollgate/extauthz/credential"
 	"tollgate/extauthz/policy"
 	"tollgate/internal/clientrate"
@@ -25,11 +26,6 @@ import (
 )
 
 const (
-	// PolicyKey is the context extension that binds a route to its policy.
-	PolicyKey = "policy"
-
-	none        = "(none)"
-	mirrorToken = "mirror-token" // what mirror policies read
 	maxAnswers  = 50_000
 	tokenReuse  = identity.Lifetime / 2
 	notReady    = "The gateway is not ready to decide, try again"
@@ -95,7 +91,7 @@ func (s *Server) Check(ctx context.Context, r *authv3.CheckRequest) (*authv3.Che
 
 // At decides at a given time.
 func (s *Server) At(ctx context.Context, r *authv3.CheckRequest, now time.Time) (out *authv3.CheckResponse) {
-	c := call{server: s, now: now, snapshot: s.snapshot.Load(), name: r.GetAttributes().GetContextExtensions()[PolicyKey]}
+	c := call{server: s, now: now, snapshot: s.snapshot.Load(), name: r.GetAttributes().GetContextExtensions()[contract.KeyPolicy]}
 	defer func() {
 		if cause := recover(); cause != nil {
 			// Only its type: the cause itself may quote the request.
@@ -181,15 +177,15 @@ func (c *call) introduce(a *answer, caller *policy.Caller) bool {
 	if !ok {
 		return false
 	}
-	a.set = append(a.set, header{identity.Header, token}, header{"x-auth-user", caller.User}, header{"x-auth-kind", caller.Kind})
+	a.set = append(a.set, header{contract.HeaderToken, token}, header{contract.HeaderUser, caller.User}, header{contract.HeaderKind, caller.Kind})
 	if caller.Tenant != "" {
-		a.set = append(a.set, header{"x-auth-tenant", caller.Tenant})
+		a.set = append(a.set, header{contract.HeaderTenant, caller.Tenant})
 	}
 	if c.policy.Mirror == "" {
 		return true
 	}
 	token, ok = c.mint(caller, c.policy.Mirror)
-	a.metadata = append(a.metadata, header{mirrorToken, token})
+	a.metadata = append(a.metadata, header{contract.KeyMirrorToken, token})
 	return ok
 }
 
@@ -222,17 +218,17 @@ func (c *call) metadata(d *policy.Decision) []header {
 		name = "" // whatever the request named, it is no policy of ours
 	}
 	out := []header{
-		{"tenant", orNone(caller.Tenant)},
-		{"user", orNone(caller.User)},
-		{"plan", orNone(d.Plan)},
-		{"kind", orNone(caller.Kind)},
-		{"credential", orNone(caller.Credential)},
-		{"cost", "1"},
-		{"policy", orNone(name)},
-		{"rule", orNone(d.Rule)},
+		{contract.KeyTenant, orNone(caller.Tenant)},
+		{contract.KeyUser, orNone(caller.User)},
+		{contract.KeyPlan, orNone(d.Plan)},
+		{contract.KeyKind, orNone(caller.Kind)},
+		{contract.KeyCredential, orNone(caller.Credential)},
+		{contract.KeyCost, "1"},
+		{contract.KeyPolicy, orNone(name)},
+		{contract.KeyRule, orNone(d.Rule)},
 	}
 	if d.Reason != "" {
-		out = append(out, header{"reason", string(d.Reason)})
+		out = append(out, header{contract.KeyReason, string(d.Reason)})
 	}
 	if c.policy != nil {
 		for _, claim := range c.policy.LimitClaims {
@@ -247,9 +243,9 @@ func (c *call) metadata(d *policy.Decision) []header {
 func orNone(s string) string {
 	switch s {
 	case "":
-		return none
-	case none:
-		return strconv.Quote(none)
+		return contract.None
+	case contract.None:
+		return strconv.Quote(contract.None)
 	}
 	return s
 }

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 
+	"tollgate/api/contract"
 	"tollgate/extauthz/check"
 	"tollgate/extauthz/policy"
 	"tollgate/internal/envelope"
@@ -328,7 +329,7 @@ func FuzzCheck(f *testing.F) {
 			t.Fatal(err)
 		}
 		closed(t, response)
-		name := r.GetAttributes().GetContextExtensions()[check.PolicyKey]
+		name := r.GetAttributes().GetContextExtensions()[contract.KeyPolicy]
 		sent := string(data)
 		if response.GetOkResponse() != nil && name != "public@1" && !strings.Contains(sent, g.key) && !strings.Contains(sent, "Bearer") && !strings.Contains(sent, "bearer") {
 			t.Fatalf("admitted without a credential: %v", &r)

@@ -13,6 +13,7 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 
 	authzv1 "tollgate/api/authz/v1"
+	"tollgate/api/contract"
 	"tollgate/extauthz/check"
 	"tollgate/extauthz/credential"
 	"tollgate/extauthz/policy"
@@ -176,7 +177,7 @@ func request(name, method, path string, headers ...string) *authv3.CheckRequest 
 		Source: &authv3.AttributeContext_Peer{Address: &corev3.Address{Address: &corev3.Address_SocketAddress{
 			SocketAddress: &corev3.SocketAddress{Address: "10.0.0.7"},
 		}}},
-		ContextExtensions: map[string]string{check.PolicyKey: name},
+		ContextExtensions: map[string]string{contract.KeyPolicy: name},
 		Request: &authv3.AttributeContext_Request{Http: &authv3.AttributeContext_HttpRequest{
 			Method: method, Path: path, Host: "api.example.com", Scheme: "https", HeaderMap: &corev3.HeaderMap{Headers: list},
 		}},

@@ -7,6 +7,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 
+	"tollgate/api/contract"
 	"tollgate/extauthz/policy"
 	"tollgate/internal/celenv"
 	"tollgate/internal/oneview"
@@ -76,9 +77,9 @@ func scan(h *authv3.AttributeContext_HttpRequest, keyHeader string) seen {
 type asked struct{ requestID, contentType string }
 
 func inquire(h *authv3.AttributeContext_HttpRequest) (out asked) {
-	wanted := func(name string) bool { return name == "x-request-id" || name == "content-type" }
+	wanted := func(name string) bool { return name == contract.HeaderRequestID || name == "content-type" }
 	lines(h, wanted, func(name, value string) {
-		if name == "x-request-id" {
+		if name == contract.HeaderRequestID {
 			out.requestID = value
 		} else {
 			out.contentType = value

@@ -18,8 +18,6 @@ import (
 )
 
 const (
-	// Header carries the token.
-	Header = "x-auth-token"
 	// Issuer is the "iss" of every token.
 	Issuer = "tollgate"
 	// Lifetime of a token.

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"tollgate/api/contract"
 	"tollgate/internal/strictyaml"
 )
 
@@ -103,7 +104,7 @@ func (s Settings) addresses() []error {
 }
 
 func wellFormed(address string) error {
-	if path, socket := strings.CutPrefix(address, "unix:"); socket && path != "" {
+	if path, socket := strings.CutPrefix(address, contract.SocketPrefix); socket && path != "" {
 		return nil
 	}
 	_, port, err := net.SplitHostPort(address)

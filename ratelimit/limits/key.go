@@ -5,11 +5,13 @@ import (
 	"encoding/base64"
 	"net/netip"
 	"strings"
+
+	"tollgate/api/contract"
 )
 
 // None is how a proxy says that a request has no such value, in entries that no
 // client writes. A client's own entry is missing then.
-const None = "(none)"
+const None = contract.None
 
 // maxValue bounds what one value adds to a key; a longer one stands in it as
 // its SHA-256, which a client cannot make collide.

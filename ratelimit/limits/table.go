@@ -4,16 +4,18 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"tollgate/api/contract"
 )
 
 // The keys of the entries that route a descriptor to its rule.
 const (
-	slotKey = "limit"
-	planKey = "plan"
+	slotKey = contract.SlotKey
+	planKey = contract.KeyPlan
 )
 
 // addressKey is the entry that holds the client's address.
-const addressKey = "remote_address"
+const addressKey = contract.AddressKey
 
 // Entry is one entry of a descriptor.
 type Entry struct{ Key, Value string }

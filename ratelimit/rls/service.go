@@ -16,12 +16,10 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"tollgate/api/contract"
 	"tollgate/ratelimit/engine"
 	"tollgate/ratelimit/limits"
 )
-
-// Domain is the only one that our routes ask with.
-const Domain = "tollgate"
 
 // maxDescriptors bounds the work of one request; the routes that we compile
 // send one descriptor a limit.
@@ -62,8 +60,8 @@ func (s *Service) SetTable(t *limits.Table) { s.book.Store(newBook(t, s.observer
 
 // ShouldRateLimit decides one request.
 func (s *Service) ShouldRateLimit(ctx context.Context, req *rlsv3.RateLimitRequest) (*rlsv3.RateLimitResponse, error) {
-	if req.GetDomain() != Domain {
-		return nil, status.Errorf(codes.InvalidArgument, "rate limit: this server answers for domain %q only: set it in the rate-limit filter", Domain)
+	if req.GetDomain() != contract.LimitDomain {
+		return nil, status.Errorf(codes.InvalidArgument, "rate limit: this server answers for domain %q only: set it in the rate-limit filter", contract.LimitDomain)
 	}
 	if n := len(req.GetDescriptors()); n == 0 || n > maxDescriptors {
 		return nil, status.Errorf(codes.InvalidArgument, "rate limit: %d descriptors: send 1 to %d", n, maxDescriptors)

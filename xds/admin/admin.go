@@ -15,6 +15,7 @@ import (
 	"slices"
 	"time"
 
+	"tollgate/api/contract"
 	"tollgate/internal/daemon"
 	"tollgate/internal/envelope"
 	"tollgate/xds/discovery"
@@ -91,9 +92,9 @@ func (a *api) list(w http.ResponseWriter, _ *http.Request) {
 	rows := []row{}
 	for service, instances := range a.Registry.Snapshot() {
 		for _, i := range instances {
-			state := "up"
+			state := contract.StateUp
 			if i.Draining {
-				state = "draining"
+				state = contract.StateDraining
 			}
 			rows = append(rows, row{service, i.ID, i.Address.String(), i.Weight, i.Zone, state})
 		}

@@ -83,7 +83,7 @@ func (b *builder) edge() {
 		b.add(release.Edge, release.TypeSecret, s.message.GetName(), s.message, s.pos)
 	}
 	// Envoy asks for it first and starts no sooner than it is answered.
-	b.add(release.Edge, release.TypeRuntime, runtimeName, &runtimev3.Runtime{Name: runtimeName, Layer: &structpb.Struct{}}, config.Pos{})
+	b.add(release.Edge, release.TypeRuntime, contract.RuntimeLayer, &runtimev3.Runtime{Name: contract.RuntimeLayer, Layer: &structpb.Struct{}}, config.Pos{})
 }
 
 // clusters adds upstreams and our own servers.
@@ -127,7 +127,7 @@ func (b *builder) endpoints(u *config.Upstream) []upstream.Endpoint {
 
 // authorization adds what the authorization servers decide by.
 func (b *builder) authorization() {
-	b.add(release.Edge, release.TypeIdentity, identityName, identity(b.gw), config.Pos{})
+	b.add(release.Edge, release.TypeIdentity, contract.IdentityName, identity(b.gw), config.Pos{})
 	for i, p := range b.policies {
 		if p != nil {
 			b.add(release.Edge, release.TypePolicy, p.GetName(), p, b.gw.Routes[i].Pos)

@@ -23,6 +23,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"tollgate/api/contract"
 	"tollgate/xds/compile/field"
 	"tollgate/xds/compile/guard"
 	"tollgate/xds/compile/limiting"
@@ -156,7 +157,7 @@ const (
 func rateLimit(prefix string, deny bool) *limitfilterv3.RateLimit {
 	call := field.Call{Cluster: rateLimitCluster, Retries: 1, PerTry: limitTry}
 	return &limitfilterv3.RateLimit{
-		Domain: limiting.Domain, StatPrefix: prefix,
+		Domain: contract.LimitDomain, StatPrefix: prefix,
 		Timeout:                        field.Duration(limitTimeout),
 		FailureModeDeny:                deny,
 		StatusOnError:                  &typev3.HttpStatus{Code: typev3.StatusCode_ServiceUnavailable},

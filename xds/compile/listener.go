@@ -17,6 +17,7 @@ import (
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"tollgate/api/contract"
 	"tollgate/xds/compile/field"
 	"tollgate/xds/compile/guard"
 	"tollgate/xds/compile/refusal"
@@ -139,8 +140,8 @@ func (b *builder) accessLog() []*accesslogv3.AccessLog {
 		"client": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%", "user_agent": "%REQ(USER-AGENT):256%",
 		"status": "%RESPONSE_CODE%", "flags": "%RESPONSE_FLAGS%", "details": "%RESPONSE_CODE_DETAILS%", "route": "%ROUTE_NAME%",
 		"bytes_received": "%BYTES_RECEIVED%", "bytes_sent": "%BYTES_SENT%", "duration_ms": "%DURATION%",
-		"policy": authz("policy"), "rule": authz("rule"), "reason": authz("reason"),
-		"tenant": authz("tenant"), "user": authz("user"), "credential": authz("credential"),
+		"policy": authz(contract.KeyPolicy), "rule": authz(contract.KeyRule), "reason": authz(contract.KeyReason),
+		"tenant": authz(contract.KeyTenant), "user": authz(contract.KeyUser), "credential": authz(contract.KeyCredential),
 		"decision": limit("decision"), "limit": limit("limit"),
 		"upstream": "%UPSTREAM_HOST%", "upstream_cluster": "%UPSTREAM_CLUSTER%", "upstream_ms": "%COMMON_DURATION(US_TX_BEG:US_RX_END:ms)%",
 		"request_id": "%STREAM_ID%", "trace": "%TRACE_ID%",

@@ -3,6 +3,7 @@ package compile
 import (
 	"strconv"
 
+	"tollgate/api/contract"
 	"tollgate/xds/config"
 )
 
@@ -11,8 +12,6 @@ const (
 	extAuthzCluster  = "tollgate-extauthz"
 	rateLimitCluster = "tollgate-ratelimit"
 	otlpCluster      = "tollgate-otlp"
-	runtimeName      = "tollgate-runtime"
-	identityName     = "identity"
 
 	floodFilter  = "envoy.filters.http.local_ratelimit"
 	routerFilter = "envoy.filters.http.router"
@@ -29,5 +28,5 @@ func keyHeader(gw *config.Gateway) string {
 	if gw.Identity.APIKeys != nil {
 		return gw.Identity.APIKeys.Header
 	}
-	return "x-api-key"
+	return contract.HeaderKey
 }

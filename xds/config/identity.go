@@ -3,6 +3,7 @@ package config
 import (
 	"time"
 
+	"tollgate/api/contract"
 	"tollgate/xds/config/syntax"
 )
 
@@ -14,7 +15,7 @@ func identity(s *syntax.Identity, out *Identity) {
 		out.Issuers = append(out.Issuers, issuer(&s.Issuers[i]))
 	}
 	if k := s.APIKeys; k != nil {
-		out.APIKeys = &APIKeys{Header: string(or(k.Header, "x-api-key", itself)), Store: k.Store.Path}
+		out.APIKeys = &APIKeys{Header: string(or(k.Header, contract.HeaderKey, itself)), Store: k.Store.Path}
 	}
 	for _, role := range s.Roles.Items {
 		if out.Roles == nil {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"tollgate/api/contract"
 	"tollgate/internal/strictyaml"
 	"tollgate/xds/config/overlap"
 	"tollgate/xds/config/syntax"
@@ -134,7 +135,7 @@ func (b *builder) parted(g *Gateway, routes []overlap.Route) {
 // methodBits has a bit for every method; GET includes HEAD, none written is all.
 func methodBits(methods []string) uint16 {
 	var out uint16
-	for i, m := range syntax.Methods() {
+	for i, m := range contract.Methods() {
 		if len(methods) == 0 || slices.Contains(methods, m) || (m == "HEAD" && slices.Contains(methods, "GET")) {
 			out |= 1 << i
 		}

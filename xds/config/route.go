@@ -4,6 +4,7 @@ import (
 	"strconv"
 	"time"
 
+	"tollgate/api/contract"
 	"tollgate/xds/config/inherit"
 	"tollgate/xds/config/syntax"
 )
@@ -24,7 +25,7 @@ func route(r *inherit.Route) Route {
 		out.Redirect = redirect(s.Redirect)
 	default: // what only an upstream gives a meaning
 		out.Upstream = string(s.Upstream.V)
-		out.RateLimit = limits("route/"+r.Name, s.RateLimit.Items, 0)
+		out.RateLimit = limits(contract.RouteSet(r.Name), s.RateLimit.Items, 0)
 		out.Retry = retry(s.Retry)
 		out.Rewrite = rewrite(s.Rewrite)
 		out.WebSocket = s.WebSocket.V

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"time"
 
+	"tollgate/api/contract"
 	"tollgate/internal/strictyaml"
 	"tollgate/xds/config/syntax"
 )
@@ -79,7 +80,7 @@ func (b *builder) attemptsFit(r *syntax.Route, out *Route, path string) {
 		return
 	}
 	totals := []time.Duration{out.Timeout.Default}
-	for _, m := range syntax.Methods() {
+	for _, m := range contract.Methods() {
 		totals = append(totals, out.Timeout.Of(m))
 	}
 	shortest := time.Duration(0)

@@ -16,6 +16,8 @@ import (
 	"sync"
 	"time"
 	"unicode/utf8"
+
+	"tollgate/api/contract"
 )
 
 const (
@@ -38,13 +40,7 @@ type Instance struct {
 }
 
 // Registration is what an instance says of itself.
-type Registration struct {
-	Address string `json:"address"`
-	Weight  uint32 `json:"weight"`
-	Zone    string `json:"zone"`
-	State   string `json:"state"` // "up" (or empty), "draining"
-	TTL     int    `json:"ttl_s"`
-}
+type Registration = contract.Registration
 
 // ErrFull is returned when no more instances are taken.
 var ErrFull = errors.New("the registry is full")
@@ -198,7 +194,7 @@ func check(service, id string, reg Registration) (Instance, time.Duration, error
 	if err != nil || address.Port() == 0 || address.Addr().Zone() != "" || !address.Addr().IsValid() {
 		return Instance{}, 0, fmt.Errorf("address %.80q: write the IP address and port at which proxies reach the instance", reg.Address)
 	}
-	if reg.State != "" && reg.State != "up" && reg.State != "draining" {
+	if reg.State != "" && reg.State != contract.StateUp && reg.State != contract.StateDraining {
 		return Instance{}, 0, fmt.Errorf("state %.80q: write up or draining", reg.State)
 	}
 	if reg.Weight > maxWeight {
@@ -215,7 +211,7 @@ func check(service, id string, reg Registration) (Instance, time.Duration, error
 		return Instance{}, 0, fmt.Errorf("ttl_s %d: from 1 to 300", reg.TTL)
 	}
 	address = netip.AddrPortFrom(address.Addr().Unmap(), address.Port())
-	return Instance{ID: id, Address: address, Weight: max(reg.Weight, 1), Zone: reg.Zone, Draining: reg.State == "draining"}, ttl, nil
+	return Instance{ID: id, Address: address, Weight: max(reg.Weight, 1), Zone: reg.Zone, Draining: reg.State == contract.StateDraining}, ttl, nil
 }
 
 // isName says whether a name is letters, digits and, inside, `.`, `_` and `-`.

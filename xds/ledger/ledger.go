@@ -12,6 +12,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"tollgate/api/contract"
 )
 
 // State is where a client is with one type.
@@ -33,7 +35,6 @@ const (
 	rememberGone = time.Minute
 	warmingAfter = time.Second
 	maxRefusals  = 20
-	clusterType  = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
 )
 
 // Line is one row of the account.
@@ -276,7 +277,7 @@ func (e *entry) state(typeURL string, now time.Time) (State, time.Time) {
 		return Refused, e.since
 	case e.oldest.IsZero():
 		return Synced, e.since
-	case typeURL == clusterType && now.Sub(e.oldest) > warmingAfter:
+	case typeURL == contract.TypeCluster && now.Sub(e.oldest) > warmingAfter:
 		return Warming, e.oldest
 	}
 	return Pending, e.oldest

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
 
+	"tollgate/api/contract"
 	"tollgate/xds/ledger"
 	"tollgate/xds/push/stream"
 	"tollgate/xds/push/view"
@@ -67,7 +68,7 @@ func New(cfg Config) (*Server, error) {
 	for _, d := range []struct {
 		to  *time.Duration
 		def time.Duration
-	}{{&cfg.Barrier, time.Second}, {&cfg.Hold, 2 * time.Second}, {&cfg.Drain, 2 * time.Second}, {&cfg.Retire, time.Minute}} {
+	}{{&cfg.Barrier, time.Second}, {&cfg.Hold, 2 * time.Second}, {&cfg.Drain, 2 * time.Second}, {&cfg.Retire, contract.RemovedAfter}} {
 		if *d.to == 0 {
 			*d.to = d.def
 		}

@@ -8,21 +8,22 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"tollgate/api/contract"
 	"tollgate/xds/config"
 )
 
 // The type URLs that we serve.
 const (
-	TypeListener  = "type.googleapis.com/envoy.config.listener.v3.Listener"
-	TypeRoute     = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
-	TypeCluster   = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
-	TypeEndpoint  = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
-	TypeSecret    = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
-	TypeRuntime   = "type.googleapis.com/envoy.service.runtime.v3.Runtime"
-	TypePolicy    = "type.googleapis.com/tollgate.authz.v1.Policy"
-	TypeIdentity  = "type.googleapis.com/tollgate.authz.v1.Identity"
-	TypeRuleSet   = "type.googleapis.com/tollgate.limits.v1.RuleSet"
-	TypeRateLimit = "type.googleapis.com/ratelimit.config.ratelimit.v3.RateLimitConfig"
+	TypeListener  = contract.TypeListener
+	TypeRoute     = contract.TypeRoute
+	TypeCluster   = contract.TypeCluster
+	TypeEndpoint  = contract.TypeEndpoint
+	TypeSecret    = contract.TypeSecret
+	TypeRuntime   = contract.TypeRuntime
+	TypePolicy    = contract.TypePolicy
+	TypeIdentity  = contract.TypeIdentity
+	TypeRuleSet   = contract.TypeRuleSet
+	TypeRateLimit = contract.TypeRateLimit
 )
 
 // Audience is who a resource is for. A client says it by its node's cluster:

@@ -17,6 +17,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"tollgate/api/contract"
 	"tollgate/cmd/tollgate/verb"
 	"tollgate/extauthz/credential"
 	"tollgate/internal/settings"
@@ -216,7 +217,7 @@ func open(s settings.Settings) (store, error) {
 		if s.Text(settings.Keys) == "" {
 			return store{}, settings.Usagef("name the gateway file with -f FILE, or the key file with --keys FILE")
 		}
-		return store{path: s.Text(settings.Keys), header: "x-api-key"}, nil
+		return store{path: s.Text(settings.Keys), header: contract.HeaderKey}, nil
 	}
 	set, err := files.New(s.List(settings.File))
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"time"
 
+	"tollgate/api/contract"
 	"tollgate/internal/identity"
 	"tollgate/internal/jwks"
 	"tollgate/services/kit/fault"
@@ -101,7 +102,7 @@ func (v *Verifier) verify(ctx context.Context, token string) (Caller, error) {
 		}
 		return Caller{}, invalid(err)
 	}
-	if c.Tenant == "" || c.Tenant == "(none)" {
+	if c.Tenant == "" || c.Tenant == contract.None {
 		return Caller{}, fault.Forbidden("unknown_tenant", "The identity belongs to no tenant")
 	}
 	return Caller{Tenant: c.Tenant, User: c.Subject, Kind: c.Kind, Permissions: c.Permissions}, nil

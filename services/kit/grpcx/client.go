@@ -20,6 +20,7 @@ import (
 	"google.golang.org/grpc/resolver/manual"
 	"google.golang.org/grpc/status"
 
+	"tollgate/api/contract"
 	"tollgate/internal/otlp"
 	"tollgate/services/kit/fault"
 	"tollgate/services/kit/requestid"
@@ -81,7 +82,7 @@ func Dial(cfg ClientConfig) (*grpc.ClientConn, error) {
 func forward(token func(context.Context) string) grpc.UnaryClientInterceptor {
 	return func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 		if t := token(ctx); t != "" {
-			ctx = metadata.AppendToOutgoingContext(ctx, TokenHeader, t)
+			ctx = metadata.AppendToOutgoingContext(ctx, contract.HeaderToken, t)
 		}
 		if id := requestid.From(ctx); id != "" {
 			ctx = metadata.AppendToOutgoingContext(ctx, requestid.Header, id)

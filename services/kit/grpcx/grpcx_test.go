@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
+	"tollgate/api/contract"
 	userv1 "tollgate/api/user/v1"
 	"tollgate/internal/otlp"
 	"tollgate/services/kit/fault"
@@ -254,7 +255,7 @@ func TestTwoIdentities(t *testing.T) {
 	p := &peer{name: "a"}
 	address, _, _ := serve(t, p)
 	client := dial(t, "good", address)
-	ctx := metadata.AppendToOutgoingContext(t.Context(), grpcx.TokenHeader, "good")
+	ctx := metadata.AppendToOutgoingContext(t.Context(), contract.HeaderToken, "good")
 	_, err := client.GetUser(ctx, &userv1.GetUserRequest{Id: "7"})
 	if status.Code(err) != codes.Unauthenticated || p.calls.Load() != 0 {
 		t.Errorf("%v, %d calls", err, p.calls.Load())
@@ -270,7 +271,7 @@ func TestCallsAreBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	ctx := metadata.AppendToOutgoingContext(context.Background(), grpcx.TokenHeader, "good")
+	ctx := metadata.AppendToOutgoingContext(context.Background(), contract.HeaderToken, "good")
 	if _, err := userv1.NewUserServiceClient(conn).GetUser(ctx, &userv1.GetUserRequest{Id: "7"}); err != nil {
 		t.Fatal(err)
 	}

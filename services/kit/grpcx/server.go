@@ -21,14 +21,12 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
+	"tollgate/api/contract"
 	"tollgate/internal/otlp"
 	"tollgate/services/kit/fault"
 	"tollgate/services/kit/red"
 	"tollgate/services/kit/requestid"
 )
-
-// TokenHeader is the metadata key of the verified identity of the caller.
-const TokenHeader = "x-auth-token"
 
 const (
 	requestTimeout = 5 * time.Second
@@ -126,7 +124,7 @@ func (s *Server) intercept(ctx context.Context, req any, info *grpc.UnaryServerI
 }
 
 func (s *Server) authenticate(ctx context.Context) (context.Context, error) {
-	switch tokens := metadata.ValueFromIncomingContext(ctx, TokenHeader); len(tokens) {
+	switch tokens := metadata.ValueFromIncomingContext(ctx, contract.HeaderToken); len(tokens) {
 	case 0:
 		return nil, fault.Unauthenticated("missing_credential", "The call carries no identity", nil)
 	case 1:

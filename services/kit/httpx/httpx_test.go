@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"tollgate/api/contract"
 	"tollgate/internal/envelope"
 	"tollgate/internal/otlp"
 	"tollgate/services/kit/fault"
@@ -140,7 +141,7 @@ func TestRequestsAreBounded(t *testing.T) {
 		return nil
 	})
 	r := httptest.NewRequestWithContext(context.Background(), http.MethodGet, "/api/deadline", nil)
-	r.Header.Set(httpx.TokenHeader, "good")
+	r.Header.Set(contract.HeaderToken, "good")
 	rt.ServeHTTP(httptest.NewRecorder(), r)
 	if left <= 0 || left > 5*time.Second {
 		t.Errorf("the request may last %v", left)

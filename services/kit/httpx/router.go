@@ -17,15 +17,13 @@ import (
 	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
 	"go.opentelemetry.io/otel/trace"
 
+	"tollgate/api/contract"
 	"tollgate/internal/envelope"
 	"tollgate/internal/otlp"
 	"tollgate/services/kit/fault"
 	"tollgate/services/kit/red"
 	"tollgate/services/kit/requestid"
 )
-
-// TokenHeader carries the verified identity of the caller.
-const TokenHeader = "X-Auth-Token"
 
 const (
 	requestTimeout = 5 * time.Second
@@ -139,7 +137,7 @@ func (rt *Router) dispatch(w http.ResponseWriter, r *http.Request) string {
 	h, pattern := rt.mux.Handler(r)
 	known, registered := h.(endpoint)
 	if !registered || !known.open {
-		ctx, err := rt.authenticate(r.Context(), r.Header.Values(TokenHeader))
+		ctx, err := rt.authenticate(r.Context(), r.Header.Values(contract.HeaderToken))
 		if err != nil {
 			rt.fail(w, r, err)
 			return name(pattern, registered)

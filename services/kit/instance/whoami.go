@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"strings"
 
+	"tollgate/api/contract"
 	"tollgate/services/kit/auth"
 	"tollgate/services/kit/httpx"
 )
@@ -31,7 +32,7 @@ func (i *Instance) WhoAmI(w http.ResponseWriter, r *http.Request) error {
 	for name, values := range r.Header {
 		name = strings.ToLower(name)
 		headers[name] = []string{}
-		if strings.HasPrefix(name, "x-") && name != "x-api-key" && name != strings.ToLower(httpx.TokenHeader) {
+		if strings.HasPrefix(name, "x-") && name != contract.HeaderKey && name != contract.HeaderToken {
 			headers[name] = values
 		}
 	}

@@ -18,6 +18,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"tollgate/api/contract"
 )
 
 // Timing of the contract.
@@ -46,14 +48,6 @@ type Config struct {
 type Client struct {
 	cfg  Config
 	http *http.Client
-}
-
-type beat struct {
-	Address string `json:"address"`
-	Weight  uint32 `json:"weight"`
-	Zone    string `json:"zone"`
-	State   string `json:"state"`
-	TTL     int    `json:"ttl_s"`
 }
 
 // New checks the addresses.
@@ -100,7 +94,7 @@ func (c *Client) announce(ctx context.Context, target, address string) {
 		wait := interval
 		// Not cancelled by ctx: an "up" cut short could be handled after the
 		// "draining" that follows it.
-		err := c.put(context.WithoutCancel(ctx), target, address, "up", beatTimeout)
+		err := c.put(context.WithoutCancel(ctx), target, address, contract.StateUp, beatTimeout)
 		switch {
 		case err != nil:
 			if !failing {
@@ -122,7 +116,7 @@ func (c *Client) announce(ctx context.Context, target, address string) {
 
 func (c *Client) leave(ctx context.Context, target, address string) {
 	left := time.After(drainDelay)
-	if err := c.put(ctx, target, address, "draining", leaveTimeout); err != nil {
+	if err := c.put(ctx, target, address, contract.StateDraining, leaveTimeout); err != nil {
 		c.cfg.Log.Debug("draining not told", "resource", target, "err", err)
 	}
 	<-left
@@ -132,7 +126,7 @@ func (c *Client) leave(ctx context.Context, target, address string) {
 }
 
 func (c *Client) put(ctx context.Context, target, address, state string, timeout time.Duration) error {
-	body, err := json.Marshal(beat{
+	body, err := json.Marshal(contract.Registration{
 		Address: address, Weight: c.cfg.Weight, Zone: c.cfg.Zone, State: state, TTL: int(ttl / time.Second),
 	})
 	if err != nil {

@@ -7,10 +7,12 @@ import (
 	"context"
 
 	"github.com/google/uuid"
+
+	"tollgate/api/contract"
 )
 
 // Header is the name in HTTP and, as metadata, in gRPC.
-const Header = "x-request-id"
+const Header = contract.HeaderRequestID
 
 type key struct{}
 

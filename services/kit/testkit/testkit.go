@@ -22,6 +22,8 @@ import (
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
+
+	"tollgate/api/contract"
 )
 
 // Signer is a gateway's identity key.
@@ -134,7 +136,7 @@ func (r *Registry) ServeHTTP(_ http.ResponseWriter, req *http.Request) {
 		Bearer: req.Header.Get("Authorization"), At: time.Now(),
 	})
 	delete(r.up, name)
-	if body.State == "up" {
+	if body.State == contract.StateUp {
 		r.up[name] = body.Address
 	}
 }

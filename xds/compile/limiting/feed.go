@@ -7,7 +7,6 @@ package limiting
 import (
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
@@ -15,6 +14,7 @@ import (
 	metadatav3 "github.com/envoyproxy/go-control-plane/envoy/type/metadata/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"tollgate/api/contract"
 	"tollgate/xds/compile/field"
 	"tollgate/xds/config"
 )
@@ -24,11 +24,6 @@ const (
 	DenyFilter = "tollgate.ratelimit.deny" // refuses when no limiter answers
 	OpenFilter = "tollgate.ratelimit.open" // admits when no limiter answers
 )
-
-// none is the value of an entry that a request does not have.
-const none = "(none)"
-
-const authzMetadata = "envoy.filters.http.ext_authz"
 
 // Feeds makes the descriptors of routes.
 type Feeds struct {
@@ -56,7 +51,7 @@ func NewFeeds(gw *config.Gateway) *Feeds {
 	for i := range gw.Plans {
 		f.plansClosed = f.plansClosed || anyClosed(gw.Plans[i].RateLimit)
 		for place, l := range gw.Plans[i].RateLimit {
-			s := slot{name: slotName(place, &l), by: l.By}
+			s := slot{name: contract.PlanSlot(place, l.By), by: l.By}
 			slots[s.name] = s
 		}
 	}
@@ -70,10 +65,6 @@ func NewFeeds(gw *config.Gateway) *Feeds {
 		f.public, f.private = pack(f.sharedPublic), pack(f.sharedPrivate)
 	}
 	return f
-}
-
-func slotName(place int, l *config.Limit) string {
-	return "plan/" + strconv.Itoa(place) + "/" + strings.Join(l.By, ",")
 }
 
 func anyClosed(limits []config.Limit) bool {
@@ -138,7 +129,7 @@ func (f *Feeds) common(route string, public bool) []*routev3.RateLimit {
 }
 
 func descriptor(route, slot string, plan bool, by []string) *routev3.RateLimit {
-	actions := []*routev3.RateLimit_Action{literal("limit", slot)}
+	actions := []*routev3.RateLimit_Action{literal(contract.SlotKey, slot)}
 	if plan {
 		actions = append(actions, metadata("plan"))
 	}
@@ -202,8 +193,8 @@ func literal(key, value string) *routev3.RateLimit_Action {
 
 func metadata(key string) *routev3.RateLimit_Action {
 	return &routev3.RateLimit_Action{ActionSpecifier: &routev3.RateLimit_Action_Metadata{Metadata: &routev3.RateLimit_Action_MetaData{
-		DescriptorKey: key, DefaultValue: none,
-		MetadataKey: &metadatav3.MetadataKey{Key: authzMetadata, Path: []*metadatav3.MetadataKey_PathSegment{
+		DescriptorKey: key, DefaultValue: contract.None,
+		MetadataKey: &metadatav3.MetadataKey{Key: contract.AuthzFilter, Path: []*metadatav3.MetadataKey_PathSegment{
 			{Segment: &metadatav3.MetadataKey_PathSegment_Key{Key: key}},
 		}},
 	}}}

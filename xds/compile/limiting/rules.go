@@ -6,13 +6,11 @@ import (
 
 	refv3 "github.com/envoyproxy/go-control-plane/ratelimit/config/ratelimit/v3"
 
+	"tollgate/api/contract"
 	limitsv1 "tollgate/api/limits/v1"
 	"tollgate/xds/compile/field"
 	"tollgate/xds/config"
 )
-
-// Domain is what Envoy sends with every descriptor.
-const Domain = "tollgate"
 
 // RuleSets returns what our limiter counts: "gateway", "plan/<plan>",
 // "route/<route>", each only if it has limits.
@@ -28,20 +26,17 @@ func RuleSets(gw *config.Gateway) []*limitsv1.RuleSet {
 		}
 		out = append(out, set)
 	}
-	add("gateway", "", gw.RateLimit)
+	add(contract.GatewaySet, "", gw.RateLimit)
 	for i := range gw.Plans {
-		add("plan/"+gw.Plans[i].Name, gw.Plans[i].Name, gw.Plans[i].RateLimit)
+		add(contract.PlanSet(gw.Plans[i].Name), gw.Plans[i].Name, gw.Plans[i].RateLimit)
 	}
 	for i := range gw.Routes {
 		if gw.Routes[i].Upstream != "" {
-			add(RouteSet(&gw.Routes[i]), "", gw.Routes[i].RateLimit)
+			add(contract.RouteSet(gw.Routes[i].Name), "", gw.Routes[i].RateLimit)
 		}
 	}
 	return out
 }
-
-// RouteSet names the rule set of a route's own limits.
-func RouteSet(r *config.Route) string { return "route/" + r.Name }
 
 func rule(l *config.Limit, plan string, place int) *limitsv1.Rule {
 	r := &limitsv1.Rule{
@@ -49,7 +44,7 @@ func rule(l *config.Limit, plan string, place int) *limitsv1.Rule {
 		Algorithm: limitsv1.Rule_FIXED, Burst: l.Burst, Shadow: l.Shadow, Message: l.Message,
 	}
 	if plan != "" {
-		r.Slot = slotName(place, l)
+		r.Slot = contract.PlanSlot(place, l.By)
 	}
 	for _, word := range l.By {
 		r.By = append(r.By, entryKey(word))
@@ -71,7 +66,7 @@ func rule(l *config.Limit, plan string, place int) *limitsv1.Rule {
 // entryKey is the descriptor entry that a word of `by` counts.
 func entryKey(word string) string {
 	if word == "ip" {
-		return "remote_address"
+		return contract.AddressKey
 	}
 	return word
 }
@@ -79,7 +74,7 @@ func entryKey(word string) string {
 // Reference is the same for envoyproxy/ratelimit, as far as it can count it;
 // a warning names every limit that it cannot.
 func Reference(gw *config.Gateway) (*refv3.RateLimitConfig, []string) {
-	out := &refv3.RateLimitConfig{Name: Domain, Domain: Domain}
+	out := &refv3.RateLimitConfig{Name: contract.LimitDomain, Domain: contract.LimitDomain}
 	var warnings []string
 	roots := map[string]*refv3.RateLimitDescriptor{} // by slot: plans share one
 	add := func(l *config.Limit, plan, slot string) {
@@ -90,7 +85,7 @@ func Reference(gw *config.Gateway) (*refv3.RateLimitConfig, []string) {
 		}
 		root := roots[slot]
 		if root == nil {
-			root = &refv3.RateLimitDescriptor{Key: "limit", Value: slot}
+			root = &refv3.RateLimitDescriptor{Key: contract.SlotKey, Value: slot}
 			roots[slot] = root
 			out.Descriptors = append(out.Descriptors, root)
 		}
@@ -107,7 +102,7 @@ func Reference(gw *config.Gateway) (*refv3.RateLimitConfig, []string) {
 	for i := range gw.Plans {
 		for place := range gw.Plans[i].RateLimit {
 			l := &gw.Plans[i].RateLimit[place]
-			add(l, gw.Plans[i].Name, slotName(place, l))
+			add(l, gw.Plans[i].Name, contract.PlanSlot(place, l.By))
 		}
 	}
 	for i := range gw.Routes {

@@ -11,6 +11,7 @@ import (
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 
+	"tollgate/api/contract"
 	"tollgate/xds/compile/field"
 	"tollgate/xds/config"
 )
@@ -36,7 +37,7 @@ func variants(r *config.Route) []variant {
 	methods := WithHead(r.Match.Methods)
 	open := len(methods) == 0
 	if open {
-		methods = []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+		methods = contract.Methods()
 		for m := range r.Timeout.ByMethod {
 			if !slices.Contains(methods, m) {
 				methods = append(methods, m)
@@ -47,7 +48,7 @@ func variants(r *config.Route) []variant {
 	limited := r.Retry != nil && slices.ContainsFunc(r.Retry.RetryOn, func(w string) bool { return !unsent(w) })
 	var out []variant
 	for _, m := range methods {
-		v := variant{suffix: "#" + strings.ToLower(m), timeout: timeoutOf(&r.Timeout, m), retry: !limited || idempotent(m)}
+		v := variant{suffix: "#" + strings.ToLower(m), timeout: r.Timeout.Of(m), retry: !limited || idempotent(m)}
 		i := slices.IndexFunc(out, func(o variant) bool { return o.timeout == v.timeout && o.retry == v.retry })
 		if i < 0 {
 			i, out = len(out), append(out, v)
@@ -83,14 +84,6 @@ func withKeyed(in []variant) []variant {
 		out = append(out, v)
 	}
 	return out
-}
-
-// timeoutOf lets HEAD have what GET has, unless it has its own.
-func timeoutOf(t *config.Timeout, method string) time.Duration {
-	if _, own := t.ByMethod["HEAD"]; method == "HEAD" && !own {
-		method = "GET"
-	}
-	return t.Of(method)
 }
 
 func idempotent(method string) bool {

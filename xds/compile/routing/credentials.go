@@ -7,6 +7,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 
+	"tollgate/api/contract"
 	"tollgate/xds/compile/field"
 	"tollgate/xds/config"
 )
@@ -16,11 +17,6 @@ import (
 const TrailerFilter = "tollgate.trailers"
 
 const (
-	// tokenHeader carries the identity token; mirrorToken is where ext_authz
-	// leaves that of a mirrored copy, which the primary upstream never sees.
-	tokenHeader = "x-auth-token"
-	mirrorToken = "mirror-token"
-
 	// longRequest is the timeout from which a route is one of streams: shorter
 	// ones end before it matters that a credential did.
 	longRequest = time.Minute
@@ -48,13 +44,13 @@ func (b *Builder) withheld(r *config.Route) []string {
 // primary: it gets no credential, and an identity token for itself alone.
 func (b *Builder) mirrorPolicy(r *config.Route) *routev3.RouteAction_RequestMirrorPolicy {
 	out := &routev3.RouteAction_RequestMirrorPolicy{Cluster: r.Mirror.Upstream, RuntimeFraction: field.RuntimePercent(r.Mirror.Percent)}
-	for _, name := range append([]string{tokenHeader}, b.credentials...) {
+	for _, name := range append([]string{contract.HeaderToken}, b.credentials...) {
 		out.RequestHeadersMutations = append(out.RequestHeadersMutations, &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_Remove{Remove: name}})
 	}
 	if r.Auth.Mode != config.AuthPublic {
 		out.RequestHeadersMutations = append(out.RequestHeadersMutations, &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_Append{
 			Append: &corev3.HeaderValueOption{
-				Header:       &corev3.HeaderValue{Key: tokenHeader, Value: "%DYNAMIC_METADATA(" + AuthzFilter + ":" + mirrorToken + ")%"},
+				Header:       &corev3.HeaderValue{Key: contract.HeaderToken, Value: "%DYNAMIC_METADATA(" + AuthzFilter + ":" + contract.KeyMirrorToken + ")%"},
 				AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
 			},
 		}})

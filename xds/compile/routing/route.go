@@ -12,8 +12,8 @@ import (
 	headerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"tollgate/api/contract"
 	"tollgate/xds/compile/field"
-	"tollgate/xds/compile/limiting"
 	"tollgate/xds/config"
 	"tollgate/xds/release"
 )
@@ -55,7 +55,7 @@ func (b *Builder) entries(i int, secure bool) []*entry {
 	}
 	rules := ""
 	if r.Upstream != "" && len(r.RateLimit) > 0 {
-		rules = limiting.RouteSet(r)
+		rules = contract.RouteSet(r.Name)
 	}
 	for seq, route := range routes {
 		place.seq = seq
@@ -80,7 +80,7 @@ func (b *Builder) perFilter(i int) map[string]*anypb.Any {
 	if r.Auth.Mode != config.AuthPublic {
 		out[AuthzFilter] = field.Any(&authzfilterv3.ExtAuthzPerRoute{Override: &authzfilterv3.ExtAuthzPerRoute_CheckSettings{
 			CheckSettings: &authzfilterv3.CheckSettings{
-				ContextExtensions: map[string]string{"policy": b.policies[i]}, DisableRequestBodyBuffering: true,
+				ContextExtensions: map[string]string{contract.KeyPolicy: b.policies[i]}, DisableRequestBodyBuffering: true,
 			},
 		}})
 	}
@@ -274,7 +274,7 @@ func WithHead(methods []string) []string {
 
 // compareMethods sorts in the order people write them in.
 func compareMethods(a, b string) int {
-	known := []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+	known := contract.Methods()
 	index := func(m string) int {
 		if i := slices.Index(known, m); i >= 0 {
 			return i

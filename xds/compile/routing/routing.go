@@ -14,6 +14,7 @@ import (
 	previousv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/previous_hosts/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"tollgate/api/contract"
 	"tollgate/xds/compile/field"
 	"tollgate/xds/compile/limiting"
 	"tollgate/xds/compile/refusal"
@@ -24,7 +25,7 @@ import (
 // Filters that routes configure.
 const (
 	CORSFilter           = "envoy.filters.http.cors"
-	AuthzFilter          = "envoy.filters.http.ext_authz"
+	AuthzFilter          = contract.AuthzFilter
 	HeaderMutationFilter = "envoy.filters.http.header_mutation"
 )
 

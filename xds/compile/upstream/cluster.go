@@ -256,7 +256,7 @@ func Server(name string, hosts []string, trustDomain, role string) *clusterv3.Cl
 	if kind == clusterv3.Cluster_STRICT_DNS {
 		cluster.TypedDnsResolverConfig = resolver()
 	}
-	if trustDomain != "" && !slices.ContainsFunc(hosts, func(h string) bool { return strings.HasPrefix(h, "unix:") }) {
+	if trustDomain != "" && !slices.ContainsFunc(hosts, func(h string) bool { return strings.HasPrefix(h, contract.SocketPrefix) }) {
 		cluster.TransportSocket = ownSocket(trustDomain, role)
 	}
 	return cluster

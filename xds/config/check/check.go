@@ -90,7 +90,7 @@ func (c *Checker) issuer(s *syntax.Issuer, path string) {
 
 // keys checks where keys are sent.
 func (c *Checker) keys(s *syntax.APIKeys) {
-	if slices.Contains([]string{"authorization", "cookie", "proxy-authorization"}, string(s.Header.V)) {
+	if slices.Contains([]string{"authorization", "cookie", contract.HeaderProxyAuthorization}, string(s.Header.V)) {
 		c.report(s.Header.Pos, "identity.api_keys.header", "%q carries other credentials: choose a header of its own, such as x-api-key", s.Header.V)
 		return
 	}

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"tollgate/api/contract"
 	"tollgate/internal/oneview"
 )
 
@@ -65,7 +66,7 @@ func (h *HeaderName) UnmarshalText(text []byte) error {
 		return fmt.Errorf("%q cannot be named here: hosts, paths and methods have words of their own (match, rewrite)", clip(text))
 	case len(name) > maxName, !headerForm.MatchString(name):
 		return fmt.Errorf("%q is not the name of a header", clip(text))
-	case strings.HasPrefix(name, "x-auth-"), strings.HasPrefix(name, "x-envoy-"):
+	case strings.HasPrefix(name, contract.PrefixIdentity), strings.HasPrefix(name, contract.PrefixProxy):
 		return fmt.Errorf("%q belongs to the gateway: x-auth-* and x-envoy-* are dropped from requests and set by it alone", clip(text))
 	case slices.Contains([]string{"connection", "content-length", "transfer-encoding", "upgrade", "te", "trailer"}, name):
 		return fmt.Errorf("%q belongs to the connection and cannot be named here", clip(text))
@@ -205,16 +206,11 @@ func (n *Network) UnmarshalText(text []byte) error {
 // Method is an HTTP method, in upper case.
 type Method string
 
-// Methods are those that a route may name.
-func Methods() []string {
-	return []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
-}
-
 // UnmarshalText knows the methods.
 func (m *Method) UnmarshalText(text []byte) error {
 	name := strings.ToUpper(string(text))
-	if !slices.Contains(Methods(), name) {
-		return fmt.Errorf("%q is not one of %s", clip(text), strings.Join(Methods(), ", "))
+	if !slices.Contains(contract.Methods(), name) {
+		return fmt.Errorf("%q is not one of %s", clip(text), strings.Join(contract.Methods(), ", "))
 	}
 	*m = Method(name)
 	return nil

@@ -5,7 +5,6 @@
 package routes
 
 import (
-	"strings"
 	"sync"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
@@ -13,6 +12,7 @@ import (
 	ratelimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ratelimit/v3"
 	"google.golang.org/protobuf/proto"
 
+	"tollgate/api/contract"
 	"tollgate/xds/release"
 )
 
@@ -107,7 +107,7 @@ func policy(route *routev3.Route) string {
 		if !config.MessageIs(&authz) || config.UnmarshalTo(&authz) != nil {
 			continue
 		}
-		return authz.GetCheckSettings().GetContextExtensions()["policy"]
+		return authz.GetCheckSettings().GetContextExtensions()[contract.KeyPolicy]
 	}
 	return ""
 }
@@ -127,8 +127,8 @@ func owners(route *routev3.Route) []string {
 				continue
 			}
 			slot := limit.GetActions()[0].GetGenericKey().GetDescriptorValue()
-			if cut := strings.LastIndexByte(slot, '/'); strings.HasPrefix(slot, "route/") && cut > len("route/") {
-				names = append(names, slot[:cut])
+			if set, ok := contract.RouteSetOf(slot); ok {
+				names = append(names, set)
 			}
 		}
 	}
