@@ -209,6 +209,7 @@ func (c *Checker) Upstreams(upstreams []inherit.Upstream) {
 			c.report(k.Pos, u.Path+".sticky", "only a split is sticky; for one upstream write load_balancing: {policy: ring_hash, hash_on: …}")
 		}
 		c.endpoints(u.Own, u.Path+".endpoints")
+		c.discovery(u.Own.Discovery, u.Path+".discovery.allow")
 		c.settings(&u.Settings, u.Path)
 	}
 }

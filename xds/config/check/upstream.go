@@ -35,6 +35,18 @@ func (c *Checker) endpoints(s *syntax.Upstream, path string) {
 	}
 }
 
+// discovery checks that the networks of instances bound somebody: who wrote
+// them believes that they do.
+func (c *Checker) discovery(s *syntax.Discovery, path string) {
+	switch {
+	case s == nil || s.Allow == nil:
+	case len(s.Allow) == 0:
+		c.report(s.Pos, path, "is empty, which allows no less than its absence does: name a network, or remove it")
+	case !s.Registry.IsSet() && s.DNS.IsSet():
+		c.report(s.Allow[0].Pos, path, "bounds instances that register themselves, and nobody does here: write registry: NAME, or remove allow")
+	}
+}
+
 // settings checks what an upstream has of its own and inherits.
 func (c *Checker) settings(s *syntax.UpstreamSettings, path string) {
 	if t := s.TLS; t != nil && !t.Off {

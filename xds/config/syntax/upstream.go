@@ -65,7 +65,7 @@ type Discovery struct {
 	strictyaml.Pos
 	// Registry is the name under which instances register at the control plane.
 	Registry Identifier `yaml:"registry" alt:"discovery!"`
-	// Allow are the networks where registered instances may be. Default: this machine's own addresses when its parts meet on sockets, else the private networks.
+	// Allow are the networks where registered instances may be; only beside registry. Default: this machine's own addresses when its parts meet on sockets, else the private networks.
 	Allow []strictyaml.Value[Network] `yaml:"allow"`
 	// DNS is host:port; every address of the host is an instance.
 	DNS strictyaml.Value[HostPort] `yaml:"dns" alt:"discovery!"`

@@ -188,13 +188,17 @@ type Network netip.Prefix
 
 // UnmarshalText reads the network.
 func (n *Network) UnmarshalText(text []byte) error {
-	if ip, err := netip.ParseAddr(string(text)); err == nil && ip.Zone() == "" {
+	if ip, err := netip.ParseAddr(string(text)); err == nil && ip.Zone() == "" && !ip.Is4In6() {
 		*n = Network(netip.PrefixFrom(ip, ip.BitLen()))
 		return nil
 	}
 	p, err := netip.ParsePrefix(string(text))
 	if err != nil {
 		return fmt.Errorf("must be a network such as 10.0.0.0/8, not %q", clip(text))
+	}
+	if p.Addr().Is4In6() {
+		// Addresses are compared unmapped, so it would hold none.
+		return fmt.Errorf("%s is a network of IPv4 in the form of IPv6: write it as 10.0.0.0/8 is", p)
 	}
 	if p != p.Masked() {
 		return fmt.Errorf("%s has bits behind its mask: write %s", p, p.Masked())
