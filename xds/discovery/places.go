@@ -39,11 +39,7 @@ func Machine() []netip.Prefix {
 // Private are the networks that no route of the internet leads to (RFC 1918,
 // RFC 4193).
 func Private() []netip.Prefix {
-	var out []netip.Prefix
-	for _, network := range []string{"10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"} {
-		out = append(out, netip.MustParsePrefix(network))
-	}
-	return out
+	return prefixes("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")
 }
 
 // judge says why a service may not be at an address, which is not mapped.
@@ -89,8 +85,34 @@ func nowhere(ip netip.Addr) string {
 		return "link-local"
 	case ip.Is4() && ip.As4()[0] >= 240:
 		return "broadcast or reserved"
+	case within(metadata(), ip):
+		return "where a cloud tells a machine its secrets"
+	case within(disguises(), ip) && !ip.IsLoopback():
+		return "an IPv4 address in the clothes of IPv6"
 	}
 	return ""
+}
+
+// metadata are the addresses at which clouds serve credentials to whoever asks
+// from the machine, those that are not link-local: Alibaba, Amazon and Google
+// over IPv6, Azure, Oracle.
+func metadata() []netip.Prefix {
+	return prefixes("100.100.100.200/32", "fd00:ec2::254/128", "fd20:ce::254/128", "168.63.129.16/32", "192.0.0.192/32")
+}
+
+// disguises are the networks of IPv6 that stand for IPv4, by which a network
+// that is refused could be reached under another name: compatible (RFC 4291),
+// NAT64 (RFC 6052, RFC 8215), 6to4 (RFC 3056).
+func disguises() []netip.Prefix {
+	return prefixes("::/96", "64:ff9b::/96", "64:ff9b:1::/48", "2002::/16")
+}
+
+func prefixes(list ...string) []netip.Prefix {
+	out := make([]netip.Prefix, 0, len(list))
+	for _, text := range list {
+		out = append(out, netip.MustParsePrefix(text))
+	}
+	return out
 }
 
 // Judge sets where instances may be. Those that are elsewhere are dropped, now

@@ -2,7 +2,8 @@
 // every few seconds where it is and whether it drains, and is dropped when it
 // has been silent for its time to live. Invariants: what it hands out is sorted
 // and complete, so that equal registrations give equal endpoints; no instance is
-// where the gateway file does not let its service be.
+// where the gateway file does not let its service be, nor where another service
+// is; a registration that is refused changes nothing.
 package discovery
 
 import (
@@ -59,15 +60,23 @@ type Registry struct {
 	mu       sync.Mutex
 	services map[string]map[string]entry
 	count    int
+	holders  map[netip.AddrPort]holder
 	path     string // where it is kept; "" nowhere
 	dirty    bool   // changed since it was kept
 	fault    error  // why it could not be kept; nil when it was
 	places   Places
 }
 
+// holder is the service that is at an address, with how many instances: one that
+// dies is often back under a new name before the old one has ended.
+type holder struct {
+	service   string
+	instances int
+}
+
 // NewRegistry returns an empty registry; now is the clock.
 func NewRegistry(now func() time.Time) *Registry {
-	return &Registry{now: now, changed: make(chan struct{}, 1), services: map[string]map[string]entry{}}
+	return &Registry{now: now, changed: make(chan struct{}, 1), services: map[string]map[string]entry{}, holders: map[netip.AddrPort]holder{}}
 }
 
 // Changed is signalled after the snapshot changed.
@@ -84,6 +93,9 @@ func (r *Registry) Put(service, id string, reg Registration) error {
 	if err := r.places.judge(service, instance.Address); err != nil {
 		return err
 	}
+	if at := r.holders[instance.Address]; at.instances > 0 && at.service != ServiceOf(service) {
+		return fmt.Errorf("address %s is where the service %s is: a process that is both registers once, and both upstreams name it", instance.Address, at.service)
+	}
 	instances := r.services[service]
 	old, known := instances[id]
 	if !known && (r.count >= maxInstances || (instances == nil && len(r.services) >= maxServices)) {
@@ -96,6 +108,10 @@ func (r *Registry) Put(service, id string, reg Registration) error {
 	if !known {
 		r.count++
 	}
+	if known {
+		r.release(old.Address)
+	}
+	r.holders[instance.Address] = holder{ServiceOf(service), r.holders[instance.Address].instances + 1}
 	instances[id] = entry{Instance: instance, said: reg, expires: r.now().Add(ttl)}
 	if !known || old.Instance != instance {
 		r.signal()
@@ -165,15 +181,27 @@ func (r *Registry) expire() {
 // drop removes an instance; the caller holds the lock.
 func (r *Registry) drop(service, id string) bool {
 	instances := r.services[service]
-	if _, known := instances[id]; !known {
+	e, known := instances[id]
+	if !known {
 		return false
 	}
 	delete(instances, id)
+	r.release(e.Address)
 	r.count--
 	if len(instances) == 0 {
 		delete(r.services, service)
 	}
 	return true
+}
+
+// release takes an instance from its address; the caller holds the lock.
+func (r *Registry) release(at netip.AddrPort) {
+	h := r.holders[at]
+	if h.instances--; h.instances > 0 {
+		r.holders[at] = h
+		return
+	}
+	delete(r.holders, at)
 }
 
 // signal tells of a change; the caller holds the lock.
