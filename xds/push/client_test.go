@@ -17,6 +17,7 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/stats"
 	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -36,7 +37,7 @@ type server struct {
 	conn *grpc.ClientConn
 }
 
-func start(t testing.TB, cfg push.Config) *server {
+func start(t testing.TB, cfg push.Config, watch ...stats.Handler) *server {
 	t.Helper()
 	s := &server{book: ledger.New(time.Now)}
 	cfg.Log, cfg.Ledger = slog.New(slog.DiscardHandler), s.book
@@ -48,7 +49,11 @@ func start(t testing.TB, cfg push.Config) *server {
 		t.Fatal(err)
 	}
 	lis := bufconn.Listen(1 << 20)
-	g := grpc.NewServer(push.ServerOptions()...)
+	options := push.ServerOptions()
+	for _, w := range watch {
+		options = append(options, grpc.StatsHandler(w))
+	}
+	g := grpc.NewServer(options...)
 	s.Register(g)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{}, 2)
