@@ -103,6 +103,7 @@ func TestNamedSecretsOnly(t *testing.T) {
 	https := edge(release.TypeListener, "http", &listenerv3.Listener{Name: "http/other", FilterChains: []*listenerv3.FilterChain{
 		{TransportSocket: &corev3.TransportSocket{Name: "tls", ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: tls}}},
 	}})
+	https.Refs = []release.Ref{{Type: release.TypeSecret, Name: "http/cert"}}
 	s.Publish(made(t, of(https, secret("http/cert"), secret("http/other"))))
 	c := meet(t, s, "one")
 	c.subscribe(release.TypeSecret, "http/cert", "http/other")

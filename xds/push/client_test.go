@@ -212,7 +212,11 @@ func routes(pairs ...string) release.Object {
 			}},
 		})
 	}
-	return edge(release.TypeRoute, "http", &routev3.RouteConfiguration{Name: "http", VirtualHosts: []*routev3.VirtualHost{host}})
+	rc := edge(release.TypeRoute, "http", &routev3.RouteConfiguration{Name: "http", VirtualHosts: []*routev3.VirtualHost{host}})
+	for i := 1; i < len(pairs); i += 2 {
+		rc.Refs = append(rc.Refs, release.Ref{Type: release.TypeCluster, Name: pairs[i]})
+	}
+	return rc
 }
 
 func policy(name string) release.Object {

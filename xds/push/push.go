@@ -208,7 +208,7 @@ func (s *Server) sweep(now time.Time) {
 	used, known := s.used()
 	var gone []view.Key
 	for k := range s.view.Retiring {
-		if !known || used[k.Mention()] {
+		if !known || used[k] {
 			delete(s.idle, k)
 			continue
 		}
@@ -264,18 +264,21 @@ func (s *Server) Resend(node string) int {
 // used is what the routes of all clients name, those under way included; known
 // is false when some client runs routes whose content is not known here. The
 // caller holds the lock.
-func (s *Server) used() (mentions map[string]bool, known bool) {
+func (s *Server) used() (named map[view.Key]bool, known bool) {
 	versions, known := map[string]*release.Resource{}, true
 	for st := range s.streams {
 		known = st.Uses(versions) && known
 	}
-	mentions = map[string]bool{}
+	named = map[view.Key]bool{}
 	for _, one := range versions {
-		for _, m := range s.site.Refs.Of(one).Mentions {
-			mentions[m] = true
+		for _, ref := range one.Refs {
+			named[view.Key{Section: view.Section{Audience: one.Audience, URL: ref.Type}, Name: ref.Name}] = true
+			if ref.Type == release.TypeCluster {
+				named[view.Key{Section: view.Section{Audience: one.Audience, URL: release.TypeEndpoint}, Name: ref.Name}] = true
+			}
 		}
 	}
-	return mentions, known
+	return named, known
 }
 
 func (s *Server) current() *view.View {

@@ -1,120 +1,184 @@
+// Package routes makes the form of a route configuration that names nothing a
+// proxy has not got yet. Invariants: what a running route may send a request to
+// is always among what the form is said to name, so nothing is taken away under
+// a route; a form is made once, whoever waits in it, out of routes that stay
+// encoded.
 package routes
 
 import (
 	"encoding/hex"
+	"maps"
 	"slices"
 	"strings"
+	"sync"
 
-	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"github.com/zeebo/xxh3"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"tollgate/xds/release"
 )
 
-// Interims remembers, by name, in which form route configurations of one client
-// wait, because every answer of the client asks for it again.
-type Interims map[string]waiting
+// Interims makes forms and remembers them, because every answer of every proxy
+// that waits asks for them again. The zero value is ready; it is safe for
+// concurrent use.
+type Interims struct {
+	mu     sync.Mutex
+	made   map[wait]*release.Resource
+	origin map[*release.Resource]*release.Resource // form → what ran before it
+	cut    map[*release.Resource]*config
+}
 
-type waiting struct {
+// wait is why a form is needed.
+type wait struct {
 	old, next *release.Resource
 	warming   string
-	made      *release.Resource
 }
 
-// Of is Interim, made anew only when something differs.
-func (w Interims) Of(old, next *release.Resource, warming []string) *release.Resource {
-	known := w[next.Name]
-	if known.made != nil && old == known.made {
-		old = known.old // it was sent; what it was made of counts
-	}
-	names := strings.Join(warming, "\n")
-	if known.next == next && known.warming == names && known.old == old {
-		return known.made
-	}
-	wait := make(map[string]bool, len(warming))
-	for _, name := range warming {
-		wait[name] = true
-	}
-	made := Interim(old, next, wait)
-	w[next.Name] = waiting{old: old, next: next, warming: names, made: made}
-	return made
-}
+const (
+	maxMade = 64 // forms, and
+	maxCut  = 8  // configurations, that are remembered
+)
 
-// Drop forgets a route configuration that waits no more.
-func (w Interims) Drop(name string) { delete(w, name) }
-
-// Interim is a route configuration in which every route to a cluster that is
-// still warming keeps its old form, or is left out when it had none; all other
-// routes are new already. It returns nil when the whole must wait, because what
-// the client runs is not known. old may be nil.
-func Interim(old, next *release.Resource, warming map[string]bool) *release.Resource {
+// Of is a route configuration in which every route to a cluster that is still
+// warming keeps its old form, or is left out when it had none; all other routes
+// are new already. It returns nil when the whole must wait, because what the
+// client runs is not known: old is nil. The names are sorted. All forms of a
+// configuration come from the same proxies' last whole one.
+func (w *Interims) Of(old, next *release.Resource, warming []string) *release.Resource {
 	if old == nil {
 		return nil
 	}
-	var before, after routev3.RouteConfiguration
-	if proto.Unmarshal(old.Body.GetValue(), &before) != nil || proto.Unmarshal(next.Body.GetValue(), &after) != nil {
-		return nil
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if before, isForm := w.origin[old]; isForm {
+		old = before // it was sent; what it was made of counts
 	}
-	kept := remember(&before)
-	waits := func(route *routev3.Route) bool {
-		return slices.ContainsFunc(clusters(route), func(c string) bool { return warming[c] })
+	k := wait{old, next, strings.Join(warming, "\n")}
+	made, known := w.made[k]
+	if known {
+		return made
 	}
-	for _, host := range after.GetVirtualHosts() {
-		held := map[string]bool{}
-		for _, route := range host.GetRoutes() {
-			held[route.GetName()] = held[route.GetName()] || waits(route)
-		}
-		routes := make([]*routev3.Route, 0, len(host.GetRoutes()))
-		done := map[string]bool{}
-		for _, route := range host.GetRoutes() {
-			switch name := route.GetName(); {
-			case !held[name]:
-				routes = append(routes, route)
-			case !done[name]:
-				done[name] = true
-				routes = append(routes, slices.DeleteFunc(slices.Clone(kept.of(host, name)), waits)...)
-			}
-		}
-		host.Routes = routes
+	if w.made == nil || len(w.made) >= maxMade {
+		w.made, w.origin = map[wait]*release.Resource{}, map[*release.Resource]*release.Resource{}
 	}
-	return interimOf(next, &after)
+	made = interim(w.read(old), w.read(next), old, next, warming)
+	w.made[k] = made
+	if made != nil {
+		w.origin[made] = old
+	}
+	return made
 }
 
-func interimOf(next *release.Resource, config *routev3.RouteConfiguration) *release.Resource {
-	data, err := proto.MarshalOptions{Deterministic: true}.Marshal(config)
-	if err != nil {
+// read cuts a configuration into its routes, once.
+func (w *Interims) read(one *release.Resource) *config {
+	if known, ok := w.cut[one]; ok {
+		return known
+	}
+	if w.cut == nil || len(w.cut) >= maxCut {
+		w.cut = map[*release.Resource]*config{}
+	}
+	c := cut(one.Body.GetValue())
+	w.cut[one] = c
+	return c
+}
+
+func interim(before, after *config, old, next *release.Resource, warming []string) *release.Resource {
+	if before == nil || after == nil {
 		return nil
 	}
+	waits := func(r route) bool {
+		return slices.ContainsFunc(r.clusters, func(c string) bool {
+			_, found := slices.BinarySearch(warming, c)
+			return found
+		})
+	}
+	held := make([]map[string]bool, len(after.hosts))
+	wanted := map[string]bool{}
+	for i, h := range after.hosts {
+		held[i] = h.waiting(waits)
+		maps.Copy(wanted, held[i])
+	}
+	kept := remember(before, wanted)
+	hosts := make([]host, 0, len(after.hosts))
+	for i, h := range after.hosts {
+		hosts = append(hosts, host{rest: h.rest, routes: hold(h, held[i], kept, waits)})
+	}
+	data := (&config{rest: after.rest, hosts: hosts}).encode()
 	sum := xxh3.Hash(data) // what is kept differs from client to client
 	part := hex.EncodeToString([]byte{byte(sum >> 24), byte(sum >> 16), byte(sum >> 8), byte(sum)})
 	return &release.Resource{
 		Audience: next.Audience, Type: next.Type, Name: next.Name, Version: next.Version + "-" + part,
-		Body: &anypb.Any{TypeUrl: next.Type, Value: data}, Pos: next.Pos,
+		Body: &anypb.Any{TypeUrl: next.Type, Value: data}, Pos: next.Pos, Refs: both(old.Refs, next.Refs),
 	}
+}
+
+// waiting are the names of routes that wait; nil when none does.
+func (h host) waiting(waits func(route) bool) map[string]bool {
+	var held map[string]bool
+	for _, r := range h.routes {
+		if waits(r) {
+			if held == nil {
+				held = map[string]bool{}
+			}
+			held[r.name] = true
+		}
+	}
+	return held
+}
+
+// hold are the routes of a host, those that wait in their old form.
+func hold(h host, held map[string]bool, kept earlier, waits func(route) bool) []route {
+	if len(held) == 0 {
+		return h.routes
+	}
+	routes, done := make([]route, 0, len(h.routes)), map[string]bool{}
+	for _, r := range h.routes {
+		switch {
+		case !held[r.name]:
+			routes = append(routes, r)
+		case !done[r.name]:
+			done[r.name] = true
+			routes = append(routes, slices.DeleteFunc(slices.Clone(kept.of(h, r.name)), waits)...)
+		}
+	}
+	return routes
+}
+
+// both is everything that either names.
+func both(a, b []release.Ref) []release.Ref {
+	seen, all := make(map[release.Ref]bool, len(a)+len(b)), make([]release.Ref, 0, len(a)+len(b))
+	for _, ref := range slices.Concat(a, b) {
+		if !seen[ref] {
+			seen[ref] = true
+			all = append(all, ref)
+		}
+	}
+	return all
 }
 
 // earlier finds the routes that a client runs, by domain and name: virtual
 // hosts are regrouped from release to release, what a domain serves is not.
-type earlier map[[2]string][]*routev3.Route
+type earlier map[[2]string][]route
 
 // remember keeps a name's routes together, because it may stand for several.
-func remember(config *routev3.RouteConfiguration) earlier {
+func remember(c *config, wanted map[string]bool) earlier {
 	e := earlier{}
-	for _, host := range config.GetVirtualHosts() {
-		for _, route := range host.GetRoutes() {
-			for _, domain := range host.GetDomains() {
-				k := [2]string{domain, route.GetName()}
-				e[k] = append(e[k], route)
+	for _, h := range c.hosts {
+		for _, r := range h.routes {
+			if !wanted[r.name] {
+				continue
+			}
+			for _, domain := range h.domains {
+				k := [2]string{domain, r.name}
+				e[k] = append(e[k], r)
 			}
 		}
 	}
 	return e
 }
 
-func (e earlier) of(host *routev3.VirtualHost, route string) []*routev3.Route {
-	for _, domain := range host.GetDomains() {
+func (e earlier) of(h host, route string) []route {
+	for _, domain := range h.domains {
 		if found := e[[2]string{domain, route}]; len(found) > 0 {
 			return found
 		}

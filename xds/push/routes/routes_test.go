@@ -1,12 +1,14 @@
 package routes_test
 
 import (
+	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
-	authzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"tollgate/xds/push/routes"
@@ -73,7 +75,9 @@ func TestInterim(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			next := config(t, c.after...)
-			got := routes.Interim(config(t, c.before...), next, map[string]bool{"n": true})
+			var forms routes.Interims
+			before := config(t, c.before...)
+			got := forms.Of(before, next, []string{"n"})
 			if !slices.Equal(lines(t, got), c.want) {
 				t.Fatalf("got %v, want %v", lines(t, got), c.want)
 			}
@@ -82,41 +86,96 @@ func TestInterim(t *testing.T) {
 			}
 		})
 	}
-	if got := routes.Interim(nil, config(t, "* * r=n"), map[string]bool{"n": true}); got != nil {
+	var forms routes.Interims
+	if got := forms.Of(nil, config(t, "* * r=n"), []string{"n"}); got != nil {
 		t.Fatalf("what runs is not known: %v", lines(t, got))
 	}
 }
 
-func TestReferences(t *testing.T) {
-	authz, err := anypb.New(&authzv3.ExtAuthzPerRoute{Override: &authzv3.ExtAuthzPerRoute_CheckSettings{
-		CheckSettings: &authzv3.CheckSettings{ContextExtensions: map[string]string{"policy": "r@1"}},
-	}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	h := host("* * r=a s=b t=a")
-	h.Routes[0].TypedPerFilterConfig = map[string]*anypb.Any{"authz": authz}
-	h.Routes[1].GetRoute().RequestMirrorPolicies = []*routev3.RouteAction_RequestMirrorPolicy{{Cluster: "m"}}
-	h.Routes[2].GetRoute().ClusterSpecifier = &routev3.RouteAction_WeightedClusters{WeightedClusters: &routev3.WeightedCluster{
-		Clusters: []*routev3.WeightedCluster_ClusterWeight{{Name: "w1"}, {Name: "w2"}},
-	}}
-	r, err := release.New([]release.Object{{Audience: release.Edge, Type: release.TypeRoute, Name: "http", Message: &routev3.RouteConfiguration{VirtualHosts: []*routev3.VirtualHost{h}}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var refs routes.References
-	for range 2 {
-		named := refs.Of(r.Get(release.Edge, release.TypeRoute, "http"))
-		if !slices.Equal(named.Clusters, []string{"a", "b", "m", "w1", "w2"}) {
-			t.Errorf("clusters %v", named.Clusters)
+// TestFormsAreShared: who waits for the same waits in the same form, made once;
+// a form that was sent counts as what it was made of.
+func TestFormsAreShared(t *testing.T) {
+	var forms routes.Interims
+	before, next, after := config(t, "* * r=a s=b"), config(t, "* * r=n s=c"), config(t, "* * r=n s=d")
+	form := forms.Of(before, next, []string{"m", "n"})
+	for range 1_000 {
+		if forms.Of(before, next, []string{"m", "n"}) != form || forms.Of(form, next, []string{"m", "n"}) != form {
+			t.Fatal("another form of the same")
 		}
-		for _, want := range []string{routes.Mention(release.Edge, release.TypePolicy, "r@1"), routes.Mention(release.Edge, release.TypeEndpoint, "m")} {
-			if !slices.Contains(named.Mentions, want) {
-				t.Errorf("%v lacks %s", named.Mentions, want)
+	}
+	if got := lines(t, forms.Of(form, after, []string{"n"})); !slices.Equal(got, []string{"* * r=a s=d"}) {
+		t.Fatalf("after a form: %v", got)
+	}
+}
+
+// TestFormNames: what a form is made of is among what it names.
+func TestFormNames(t *testing.T) {
+	var forms routes.Interims
+	before, next := config(t, "* * r=a s=b"), config(t, "* * r=n s=c")
+	before.Refs, next.Refs = []release.Ref{{Type: "c", Name: "a"}, {Type: "c", Name: "b"}}, []release.Ref{{Type: "c", Name: "b"}, {Type: "c", Name: "n"}}
+	if got := forms.Of(before, next, []string{"n"}).Refs; !slices.Equal(got, []release.Ref{{Type: "c", Name: "a"}, {Type: "c", Name: "b"}, {Type: "c", Name: "n"}}) {
+		t.Fatalf("names %v", got)
+	}
+}
+
+// TestEveryWayToACluster: a split and a mirror wait like a plain route; the rest
+// of a configuration stays what it is.
+func TestEveryWayToACluster(t *testing.T) {
+	rc := func(split, mirror string) *release.Resource {
+		h := host("* *,x.test r=a s=b")
+		h.Routes[0].GetRoute().ClusterSpecifier = &routev3.RouteAction_WeightedClusters{WeightedClusters: &routev3.WeightedCluster{
+			Clusters: []*routev3.WeightedCluster_ClusterWeight{{Name: "w"}, {Name: split}},
+		}}
+		h.Routes[1].GetRoute().RequestMirrorPolicies = []*routev3.RouteAction_RequestMirrorPolicy{{Cluster: mirror}}
+		h.RequestHeadersToRemove = []string{"x-old"}
+		r, err := release.New([]release.Object{{Audience: release.Edge, Type: release.TypeRoute, Name: "http", Message: &routev3.RouteConfiguration{
+			Name: "http", VirtualHosts: []*routev3.VirtualHost{h}, InternalOnlyHeaders: []string{"x-in"},
+		}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r.Get(release.Edge, release.TypeRoute, "http")
+	}
+	before, split, mirror := rc("o", "o"), rc("n", "o"), rc("o", "n")
+	var forms routes.Interims
+	for _, next := range []*release.Resource{split, mirror} {
+		var got, want routev3.RouteConfiguration
+		if err := errors.Join(forms.Of(before, next, []string{"n"}).Body.UnmarshalTo(&got), before.Body.UnmarshalTo(&want)); err != nil {
+			t.Fatal(err)
+		}
+		if !proto.Equal(&got, &want) {
+			t.Fatalf("got %v, want %v", &got, &want)
+		}
+	}
+	broken := &release.Resource{Version: "x", Body: &anypb.Any{Value: []byte{1}}}
+	if forms.Of(before, broken, []string{"n"}) != nil || forms.Of(broken, before, []string{"n"}) != nil {
+		t.Fatal("a form of rubbish")
+	}
+}
+
+// BenchmarkForm is what one route to a new cluster costs among 10,000 routes,
+// whoever waits.
+func BenchmarkForm(b *testing.B) {
+	file := func(first string) *release.Resource {
+		rc := &routev3.RouteConfiguration{Name: "http"}
+		for i := range 2_000 {
+			line := fmt.Sprintf("h%d h%d.test", i, i)
+			for j := range 5 {
+				line += fmt.Sprintf(" r%d-%d=c%d", i, j, i)
 			}
+			rc.VirtualHosts = append(rc.VirtualHosts, host(line))
 		}
+		rc.VirtualHosts[0].Routes[0].GetRoute().ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: first}
+		r, err := release.New([]release.Object{{Audience: release.Edge, Type: release.TypeRoute, Name: "http", Message: rc}})
+		if err != nil {
+			b.Fatal(err)
+		}
+		return r.Get(release.Edge, release.TypeRoute, "http")
 	}
-	if named := refs.Of(&release.Resource{Version: "x", Body: &anypb.Any{Value: []byte{1}}}); named.Clusters != nil {
-		t.Errorf("of rubbish: %v", named)
+	before, next := file("c0"), file("n")
+	b.ReportAllocs()
+	for b.Loop() {
+		var forms routes.Interims
+		forms.Of(before, next, []string{"n"})
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"tollgate/xds/push/secrets"
 	"tollgate/xds/release"
 )
 
@@ -83,15 +82,13 @@ func (p *plan) shown(name string) bool {
 	if !p.stream.client.NamedSecrets {
 		return true
 	}
-	for _, url := range []string{release.TypeListener, release.TypeCluster} {
-		sub := p.stream.subs[url]
+	for _, one := range p.view.Naming(p.stream.audience, name) {
+		sub := p.stream.subs[one.Type]
 		if sub == nil {
 			continue
 		}
-		for _, one := range p.view.All(p.stream.audience, url) {
-			if held := sub.held[one.Name]; held != "" && held != ghost && secrets.Named(one, name) {
-				return true
-			}
+		if held := sub.held[one.Name]; held != "" && held != ghost {
+			return true
 		}
 	}
 	return false

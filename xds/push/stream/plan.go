@@ -162,7 +162,7 @@ func (p *plan) faded(url, name string) bool {
 	}
 	for _, configs := range []map[string]*release.Resource{st.sent, st.running} {
 		for _, one := range configs {
-			if slices.Contains(st.site.Refs.Of(one).Clusters, name) {
+			if slices.Contains(one.Refs, release.Ref{Type: release.TypeCluster, Name: name}) {
 				return false
 			}
 		}
@@ -220,11 +220,10 @@ func (p *plan) choose(url string, sub *subscription, one *release.Resource) *rel
 	delete(st.waiting, one.Name)
 	warming := p.warming(one)
 	if len(warming) == 0 {
-		st.interims.Drop(one.Name)
 		return one
 	}
 	st.waiting[one.Name] = true
-	held := st.interims.Of(st.sent[one.Name], one, warming)
+	held := st.site.Interims.Of(st.sent[one.Name], one, warming)
 	if held == nil || sub.held[one.Name] == held.Version {
 		return nil
 	}
@@ -240,9 +239,9 @@ func (p *plan) warming(one *release.Resource) []string {
 		return nil
 	}
 	var names []string
-	for _, name := range p.stream.site.Refs.Of(one).Clusters {
-		if _, waits := p.stream.warming[name]; waits {
-			names = append(names, name)
+	for _, ref := range one.Refs {
+		if _, waits := p.stream.warming[ref.Name]; waits && ref.Type == release.TypeCluster {
+			names = append(names, ref.Name)
 		}
 	}
 	slices.Sort(names)

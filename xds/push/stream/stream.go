@@ -31,8 +31,9 @@ type Site struct {
 	Drain   time.Duration // how long a cluster stays after the last route left it
 	Retire  time.Duration // how long a policy or rule set does
 	Metrics Metrics
-	Refs    routes.References
-	Left    refusals.Archive // what clients refused that left and may carry on
+	// Interims are the forms in which route configurations wait.
+	Interims routes.Interims
+	Left     refusals.Archive // what clients refused that left and may carry on
 }
 
 // Metrics count responses by type, and answers by type and word.
@@ -62,7 +63,6 @@ type Stream struct {
 	longest  time.Time                    // no cluster is warming since before
 	waiting  map[string]bool              // route configurations that wait for some of them
 	thawed   bool                         // some of them need not be waited for any more
-	interims routes.Interims              // the form in which a route configuration waits
 	sent     map[string]*release.Resource // route configurations: the last sent
 	running  map[string]*release.Resource // route configurations: the last taken
 	left     time.Time                    // when routes were last taken
@@ -100,7 +100,7 @@ type subscription struct {
 func New(site *Site) *Stream {
 	return &Stream{
 		site: site, Wakeup: make(chan struct{}, 1), opened: time.Now(), audience: release.Edge,
-		subs: map[string]*subscription{}, warming: map[string]time.Time{}, waiting: map[string]bool{}, interims: routes.Interims{},
+		subs: map[string]*subscription{}, warming: map[string]time.Time{}, waiting: map[string]bool{},
 		sent: map[string]*release.Resource{}, running: map[string]*release.Resource{}, blind: map[string]bool{},
 	}
 }

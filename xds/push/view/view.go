@@ -7,8 +7,8 @@ package view
 import (
 	"maps"
 	"slices"
+	"sync"
 
-	"tollgate/xds/push/routes"
 	"tollgate/xds/release"
 )
 
@@ -24,13 +24,10 @@ type Key struct {
 	Name string
 }
 
-// Mention is the key as routes name it.
-func (k Key) Mention() string { return routes.Mention(k.Audience, k.URL, k.Name) }
-
 // View is what is served at one moment: a release, and what retires from the
 // one before. It is never changed once made.
 type View struct {
-	resources map[Section]map[string]*release.Resource
+	resources map[Section]*set
 	Retiring  map[Key]bool
 	// Full says that the proxies have their part, too: before, an empty answer
 	// would be taken for "no listeners".
@@ -47,7 +44,7 @@ const maxChanges = 32
 
 // New returns a view of nothing.
 func New() *View {
-	return &View{resources: map[Section]map[string]*release.Resource{}, Retiring: map[Key]bool{}}
+	return &View{resources: map[Section]*set{}, Retiring: map[Key]bool{}}
 }
 
 // kinds are the types in the order in which they are sent: who is named comes
@@ -134,7 +131,7 @@ func (v *View) With(r *release.Release, pick func(url string) bool) *View {
 
 // merge moves one Section to a release and returns the names that changed.
 func (v *View) merge(s Section, r *release.Release) []string {
-	held := v.resources[s]
+	held := v.All(s.Audience, s.URL)
 	var fresh []*release.Resource
 	var changed []string
 	for one := range r.Resources(s.Audience, s.URL) {
@@ -167,7 +164,7 @@ func (v *View) merge(s Section, r *release.Release) []string {
 	for _, name := range gone {
 		delete(want, name)
 	}
-	v.resources[s] = want
+	v.resources[s] = &set{all: want}
 	return append(changed, gone...)
 }
 
@@ -180,10 +177,10 @@ func (v *View) Without(gone []Key) *View {
 	changed := map[Section][]string{}
 	for _, k := range gone {
 		if changed[k.Section] == nil {
-			next.resources[k.Section] = maps.Clone(next.resources[k.Section])
+			next.resources[k.Section] = &set{all: maps.Clone(next.All(k.Audience, k.URL))}
 		}
 		delete(next.Retiring, k)
-		delete(next.resources[k.Section], k.Name)
+		delete(next.resources[k.Section].all, k.Name)
 		changed[k.Section] = append(changed[k.Section], k.Name)
 	}
 	next.changes = append(slices.Clone(v.changes[max(0, len(v.changes)-maxChanges+1):]), changed)
@@ -205,10 +202,46 @@ func (v *View) Since(number uint64, s Section) (names []string, ok bool) {
 
 // Get returns a resource, or nil.
 func (v *View) Get(audience release.Audience, url, name string) *release.Resource {
-	return v.resources[Section{audience, url}][name]
+	return v.All(audience, url)[name]
 }
 
 // All returns what there is of one type, by name; it must not be changed.
 func (v *View) All(audience release.Audience, url string) map[string]*release.Resource {
-	return v.resources[Section{audience, url}]
+	if one := v.resources[Section{audience, url}]; one != nil {
+		return one.all
+	}
+	return nil
+}
+
+// Naming returns the listeners and clusters that name a secret.
+func (v *View) Naming(audience release.Audience, secret string) []*release.Resource {
+	var found []*release.Resource
+	for _, url := range []string{release.TypeListener, release.TypeCluster} {
+		if one := v.resources[Section{audience, url}]; one != nil {
+			found = append(found, one.naming(secret)...)
+		}
+	}
+	return found
+}
+
+// set is all there is of one type for one audience.
+type set struct {
+	all map[string]*release.Resource
+
+	once    sync.Once
+	secrets map[string][]*release.Resource // by the name of what they name
+}
+
+func (s *set) naming(secret string) []*release.Resource {
+	s.once.Do(func() {
+		s.secrets = map[string][]*release.Resource{}
+		for _, one := range s.all {
+			for _, ref := range one.Refs {
+				if ref.Type == release.TypeSecret {
+					s.secrets[ref.Name] = append(s.secrets[ref.Name], one)
+				}
+			}
+		}
+	})
+	return s.secrets[secret]
 }
