@@ -3,6 +3,7 @@ package xds
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"net"
@@ -43,6 +44,7 @@ type Config struct {
 	FreePorts   bool             // every listener of the file on a free port of loopback
 	OneBox      bool             // instances are on this machine unless the file says where
 	Parts       []string         // addresses of our own parts, where no instance is; sockets may be among them
+	Proxy       string           // node id of the proxy that lives and dies with us; "": there is none
 	StrictStart bool             // a bad file is fatal at start, whatever the last good set
 	Metrics     prometheus.Registerer
 	Log         *slog.Logger
@@ -51,6 +53,7 @@ type Config struct {
 // ControlPlane is the pipeline with everything around it: the xDS server, the
 // registry of instances, the ledger and the operator's API.
 type ControlPlane struct {
+	proxy    string
 	listener net.Listener
 	server   *grpc.Server
 	members  *members
@@ -85,7 +88,9 @@ func New(cfg Config) (*ControlPlane, error) {
 		return nil, errors.Join(err, cfg.Listener.Close())
 	}
 	registry.Judge(places(cfg, pipeline))
-	api := admin.Config{Ledger: book, Registry: registry, Served: pipeline.Served, Resend: engine.Resend, Secret: secret, Log: log, Now: time.Now}
+	api := admin.Config{
+		Ledger: book, Registry: registry, Served: pipeline.Served, Proxy: cfg.Proxy, Resend: engine.Resend, Secret: secret, Log: log, Now: time.Now,
+	}
 	members, credentials, err := open(cfg, api, log)
 	if err != nil {
 		return nil, errors.Join(err, cfg.Listener.Close())
@@ -93,7 +98,7 @@ func New(cfg Config) (*ControlPlane, error) {
 	server := grpc.NewServer(append(push.ServerOptions(), grpc.Creds(credentials))...)
 	engine.Register(server)
 	return &ControlPlane{
-		listener: cfg.Listener, server: server, members: members, pipeline: pipeline, push: engine, registry: registry, ledger: book,
+		proxy: cfg.Proxy, listener: cfg.Listener, server: server, members: members, pipeline: pipeline, push: engine, registry: registry, ledger: book,
 		admin: admin.New(api),
 	}, nil
 }
@@ -121,6 +126,12 @@ func (c *ControlPlane) Gateway() *config.Gateway { return c.pipeline.Gateway() }
 // Listeners are the addresses that Envoy serves, by listener name.
 func (c *ControlPlane) Listeners() map[string]netip.AddrPort { return c.pipeline.Listeners() }
 
+// Follows returns nil once our proxy has answered for the listeners and routes
+// that are served now; the error says what is missing.
+func (c *ControlPlane) Follows() error {
+	return c.ledger.Follows(c.proxy, c.pipeline.Served().Revision)
+}
+
 // Reload reads the files now, whether or not a change was seen.
 func (c *ControlPlane) Reload() { c.pipeline.Reload() }
 
@@ -129,6 +140,9 @@ func (c *ControlPlane) Faults() []string {
 	faults := slices.Clone(c.pipeline.Faults())
 	if err := c.registry.Fault(); err != nil {
 		faults = append(faults, err.Error())
+	}
+	if c.proxy != "" && !c.ledger.Connected(c.proxy) {
+		faults = append(faults, fmt.Sprintf("the proxy of this machine, %q, is not connected: it serves what it had", c.proxy))
 	}
 	return append(faults, c.ledger.Faults()...)
 }

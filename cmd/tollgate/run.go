@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -159,6 +160,7 @@ func (t *stack) build(ctx context.Context) error {
 	}
 	at := t.at(t.listeners.xds)
 	at.parts = []string{t.listeners.xds.Addr().String(), t.listeners.authz.Addr().String(), t.listeners.limits.Addr().String(), t.listeners.admin.Addr().String(), s.Text(settings.EnvoyAdmin)}
+	at.proxy = t.node()
 	t.control, err = controlPlane(at, t.files, nil, []string{t.listeners.authz.Addr().String()}, []string{t.listeners.limits.Addr().String()})
 	if err != nil {
 		return err
@@ -212,6 +214,14 @@ func (t *stack) roles() error {
 	return err
 }
 
+// node is the id of our own proxy; "": there is none.
+func (t *stack) node() string {
+	if t.settings.On(settings.NoEnvoy) {
+		return ""
+	}
+	return cmp.Or(t.settings.Text(settings.NodeID), "edge")
+}
+
 func (t *stack) proxy(ctx context.Context) error {
 	s := t.settings
 	admin, err := s.EnvoyAdmin(t.dataDir)
@@ -228,11 +238,7 @@ func (t *stack) proxy(ctx context.Context) error {
 			return err
 		}
 	}
-	id := s.Text(settings.NodeID)
-	if id == "" {
-		id = "edge"
-	}
-	b := envoy.Bootstrap{NodeID: id, XDSServers: []string{t.control.Address().String()}}
+	b := envoy.Bootstrap{NodeID: t.node(), XDSServers: []string{t.control.Address().String()}}
 	t.envoy, err = envoy.NewSupervisor(ctx, envoy.SupervisorConfig{
 		Path: path, Dir: t.dataDir, Bootstrap: b, Admin: admin, Concurrency: s.Number(settings.Workers), Output: s.Stderr(), Log: t.log.With("component", "envoy"), Metrics: t.metrics, DieWithParent: dies,
 	})
@@ -262,13 +268,18 @@ func (t *stack) start(ctx context.Context) error {
 	if t.envoy != nil {
 		want := len(t.control.Listeners())
 		group.Go(func() error { return verb.Await(ctx, func() error { return t.envoy.Ready(ctx, want) }) })
+		// One that was adopted has listeners before it has heard of us.
+		group.Go(func() error { return verb.Await(ctx, t.control.Follows) })
 	}
 	err := group.Wait()
 	if err == nil && t.demo != nil && t.envoy != nil {
 		err = verb.Await(outer, func() error { return t.envoy.Serves(outer, t.instances()) })
 	}
-	if err != nil {
+	if err != nil && errors.Is(outer.Err(), context.DeadlineExceeded) {
 		return fmt.Errorf("not ready after %s: %w", readyWithin, err)
+	}
+	if err != nil {
+		return err
 	}
 	t.served.set()
 	return nil

@@ -111,6 +111,7 @@ type place struct {
 	log      *slog.Logger
 	metrics  *prometheus.Registry
 	parts    []string // addresses of our own parts; sockets may be among them
+	proxy    string   // node id of the proxy that is ours; "": none is
 
 	xdsServers []string // of a role
 }
@@ -146,7 +147,7 @@ func controlPlane(p place, set *files.Set, authority *trust.Authority, extauthz,
 		Files: set, DataDir: p.dataDir, Listener: p.listener, Identity: p.trust.Source, Authority: authority,
 		ExtAuthz: extauthz, RateLimit: ratelimit, TrustDomain: p.trust.Domain,
 		FreePorts: p.settings.On(settings.FreePorts), StrictStart: p.settings.On(settings.StrictStart),
-		OneBox: p.listener.Addr().Network() == "unix", Parts: p.parts,
+		OneBox: p.listener.Addr().Network() == "unix", Parts: p.parts, Proxy: p.proxy,
 		Metrics: p.metrics, Log: p.log,
 	})
 }

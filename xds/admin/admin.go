@@ -30,6 +30,7 @@ type Config struct {
 	Ledger   *ledger.Ledger
 	Registry *discovery.Registry
 	Served   func() Served // nil: nobody says
+	Proxy    string        // node id of the proxy that belongs to this control plane; "": none does
 	Secret   string        // that the services' tokens are made from
 	Log      *slog.Logger
 	// Resend forgets what a node refused and sends it again; it returns to how many
@@ -59,7 +60,7 @@ func New(cfg Config) http.Handler {
 type api struct{ Config }
 
 func (a *api) status(w http.ResponseWriter, _ *http.Request) {
-	status := Status{Time: a.Now().UTC(), Nodes: a.Ledger.Lines()}
+	status := Status{Time: a.Now().UTC(), Proxy: a.Proxy, Nodes: a.Ledger.Lines()}
 	if a.Served != nil {
 		served := a.Served()
 		status.Served = &served

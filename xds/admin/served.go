@@ -94,6 +94,9 @@ func (f Fleet) Unwell() string {
 		if p.Status.Late() {
 			why = append(why, at+"a node has not answered for what it was sent for over 5 s")
 		}
+		if p.Status.Alone() {
+			why = append(why, fmt.Sprintf("%sits own proxy, %q, is not connected", at, p.Status.Proxy))
+		}
 		if s := p.Status.Served; s != nil && len(s.Held) > 0 {
 			why = append(why, at+"a file on disk is not what is served")
 		}

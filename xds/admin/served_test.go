@@ -32,6 +32,11 @@ func asked(t *testing.T, served *admin.Served) *admin.Status {
 }
 
 func TestFleetTellsWhatIsServedAndWhatIsNot(t *testing.T) {
+	of := func(proxy string, lines ...ledger.Line) *admin.Status {
+		s := asked(t, nil)
+		s.Proxy, s.Nodes = proxy, lines
+		return s
+	}
 	const table = "NODE  TYPE"
 	well := &admin.Served{Revision: "0123", Files: []string{"a.yaml", "b.yaml"}}
 	held := &admin.Served{Revision: "0123", Files: []string{"a.yaml"}, Held: []admin.HeldFile{{File: "b.yaml", Faults: []string{"b.yaml:3:4: routes[x]: no"}}}}
@@ -49,6 +54,9 @@ func TestFleetTellsWhatIsServedAndWhatIsNot(t *testing.T) {
 		{"two that agree", []admin.Plane{{Address: "a:1", Status: asked(t, well)}, {Address: "b:1", Status: asked(t, well)}}, []string{"CONTROL PLANE a:1\nREVISION 0123", "CONTROL PLANE b:1\nREVISION 0123"}, ""},
 		{"two apart", []admin.Plane{{Address: "a:1", Status: asked(t, well)}, {Address: "b:1", Status: asked(t, other)}}, []string{"\nAPART b:1: not the revision of the first\n"}, "different revisions: b:1"},
 		{"one gone", []admin.Plane{{Address: "a:1", Error: "nobody\x07"}, {Address: "b:1", Status: asked(t, other)}}, []string{"CONTROL PLANE a:1\nUNREACHABLE nobody�\n", "REVISION 4567"}, "a:1: nobody�"},
+		{"its proxy came", []admin.Plane{{Address: "a:1", Status: of("edge", ledger.Line{Node: "edge", State: ledger.Synced})}}, []string{table}, ""},
+		{"its proxy is away", []admin.Plane{{Address: "a:1", Status: of("edge", ledger.Line{Node: "edge-2", State: ledger.Synced})}}, []string{"edge-2"}, `its own proxy, "edge", is not connected`},
+		{"its proxy is gone", []admin.Plane{{Address: "a:1", Status: of("edge", ledger.Line{Node: "edge", State: ledger.Gone})}}, []string{table, "GONE"}, `its own proxy, "edge", is not connected`},
 		{"one that says nothing", []admin.Plane{{Address: "a:1", Status: asked(t, nil)}}, []string{table}, ""},
 	}
 	for _, test := range tests {

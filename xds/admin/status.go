@@ -16,6 +16,7 @@ import (
 type Status struct {
 	Time   time.Time     `json:"time"`
 	Served *Served       `json:"served,omitempty"`
+	Proxy  string        `json:"proxy,omitempty"` // node id of the control plane's own proxy; none in a fleet
 	Nodes  []ledger.Line `json:"nodes"`
 }
 
@@ -36,6 +37,11 @@ func (s Status) Refused() bool {
 // Late says whether any node owes an answer for too long.
 func (s Status) Late() bool {
 	return slices.ContainsFunc(s.Nodes, func(l ledger.Line) bool { return l.Late(s.Time) })
+}
+
+// Alone says whether the control plane's own proxy is not connected to it.
+func (s Status) Alone() bool {
+	return s.Proxy != "" && !slices.ContainsFunc(s.Nodes, func(l ledger.Line) bool { return l.Node == s.Proxy && l.State != ledger.Gone })
 }
 
 // Render writes the table that an operator reads, a line per node and type.
