@@ -102,8 +102,8 @@ func TestNoTokenNoChange(t *testing.T) {
 func TestListIsSortedAndStatusIsJSON(t *testing.T) {
 	registry := discovery.NewRegistry(time.Now)
 	for _, id := range []string{"b", "a", "c"} {
-		for _, service := range []string{"user", "order"} {
-			if err := registry.Put(service, id, discovery.Registration{Address: "10.0.0.1:80", State: "draining"}); err != nil {
+		for service, address := range map[string]string{"user": "10.0.0.1:80", "order": "10.0.0.2:80"} {
+			if err := registry.Put(service, id, discovery.Registration{Address: address, State: "draining"}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -118,7 +118,8 @@ func TestListIsSortedAndStatusIsJSON(t *testing.T) {
 		return strings.TrimSpace(w.Body.String())
 	}
 	row := func(service, id string) string {
-		return `{"service":"` + service + `","instance":"` + id + `","address":"10.0.0.1:80","weight":1,"state":"draining"}`
+		address := map[string]string{"user": "10.0.0.1:80", "order": "10.0.0.2:80"}[service]
+		return `{"service":"` + service + `","instance":"` + id + `","address":"` + address + `","weight":1,"state":"draining"}`
 	}
 	want := `{"instances":[` + strings.Join([]string{row("order", "a"), row("order", "b"), row("order", "c"), row("user", "a"), row("user", "b"), row("user", "c")}, ",") + `]}`
 	if got := get("/v1/registry"); got != want {
