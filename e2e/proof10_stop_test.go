@@ -92,3 +92,40 @@ routes: [{name: slow, match: {path: {prefix: /}}, auth: public, upstream: slow, 
 		}
 	}
 }
+
+// TestProof10StopIdle: whom nobody asks anything ends at once; one connected
+// client, though it is silent, still gets its time to hear of the end.
+func TestProof10StopIdle(t *testing.T) {
+	up := harness.NewUpstream(t, "up")
+	file := writeGateway(t, head+`
+upstreams: [{name: up, endpoints: ["`+up.Address+`"]}]
+routes: [{name: up, match: {path: {prefix: /}}, auth: public, upstream: up}]
+`)
+	t.Run("nobody", func(t *testing.T) {
+		run, _ := startRun(t, file)
+		if code, took := run.Terminate(t, 6*time.Second); code != 0 || took > 1500*time.Millisecond {
+			t.Errorf("exit %d after %s, want 0 within 1.5 s", code, took)
+		} else {
+			t.Logf("ended after %s", took)
+		}
+	})
+	t.Run("a silent connection", func(t *testing.T) {
+		run, _ := startRun(t, file)
+		client := traffic.NewClient(1)
+		defer client.CloseIdleConnections()
+		request := traffic.Request{URL: run.Ready.Listeners["http"] + "/"}
+		request.Do(t, client)
+		run.Signal(t, syscall.SIGTERM)
+		time.Sleep(1700 * time.Millisecond) // longer than an idle one takes to end
+		if answer := request.Do(t, client); answer.Status != okOnly {
+			t.Errorf("its request got %d", answer.Status)
+		}
+		start := time.Now()
+		if code := run.Wait(t, 6*time.Second); code != 0 {
+			t.Errorf("exit %d", code)
+		}
+		if took := time.Since(start); took > 3*time.Second {
+			t.Errorf("it ended %s after its last client had left", took)
+		}
+	})
+}

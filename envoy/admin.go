@@ -141,12 +141,20 @@ func (c *adminClient) reopenLogs(ctx context.Context) error {
 	return err
 }
 
-// activeRequests is what clients of all listeners still wait for; 0 when the
-// proxy does not say.
-func (c *adminClient) activeRequests(ctx context.Context) int {
-	body, err := c.do(ctx, http.MethodGet, "/stats?format=json&filter=downstream_rq_active")
+// stopListening closes the sockets on which clients connect; who is connected stays.
+func (c *adminClient) stopListening(ctx context.Context) error {
+	_, err := c.do(ctx, http.MethodPost, "/drain_listeners")
+	return err
+}
+
+// load is what clients of all listeners make the proxy hold.
+type load struct{ Connections, Connected, Requests int }
+
+// load counts open connections, those ever opened, and requests without an answer.
+func (c *adminClient) load(ctx context.Context) (load, error) {
+	body, err := c.do(ctx, http.MethodGet, "/stats?format=json&filter=%5Ehttp%5C..*%5C.downstream_%28rq_active%7Ccx_active%7Ccx_total%29%24")
 	if err != nil {
-		return 0
+		return load{}, err
 	}
 	var answer struct {
 		Stats []struct {
@@ -155,13 +163,21 @@ func (c *adminClient) activeRequests(ctx context.Context) int {
 		} `json:"stats"`
 	}
 	if err := json.Unmarshal(body, &answer); err != nil {
-		return 0
+		return load{}, fmt.Errorf("envoy's /stats: %w", err)
 	}
-	total := 0
+	var l load
 	for _, s := range answer.Stats {
-		if strings.HasPrefix(s.Name, "http.") && !strings.HasPrefix(s.Name, "http.admin.") {
-			total += s.Value
+		if strings.HasPrefix(s.Name, "http.admin.") {
+			continue
+		}
+		switch {
+		case strings.HasSuffix(s.Name, ".downstream_cx_active"):
+			l.Connections += s.Value
+		case strings.HasSuffix(s.Name, ".downstream_cx_total"):
+			l.Connected += s.Value
+		case strings.HasSuffix(s.Name, ".downstream_rq_active"):
+			l.Requests += s.Value
 		}
 	}
-	return total
+	return l, nil
 }

@@ -224,8 +224,12 @@ func TestBackOff(t *testing.T) {
 // passes too fast to be held in.
 type proxyAdmin struct {
 	listeners, hosts string
-	active           atomic.Int64
+	connections      int64 // for the whole time, with so many requests
+	requests         int64
+	late             int64 // connections that come and go as the listeners close
 	drains           atomic.Int64
+	closes           atomic.Int64
+	looks            atomic.Int64 // after that
 }
 
 func (a *proxyAdmin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -235,9 +239,24 @@ func (a *proxyAdmin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "/clusters":
 		fmt.Fprintf(w, `{"cluster_statuses":[{"name":"a","host_statuses":[%s]}]}`, a.hosts)
 	case "/stats":
-		fmt.Fprintf(w, `{"stats":[{"name":"http.http.downstream_rq_active","value":%d},{"name":"http.admin.downstream_rq_active","value":1}]}`, a.active.Load())
+		connections, came := a.connections, a.connections
+		if a.closes.Load() > 0 {
+			came += a.late
+			if a.looks.Add(1) < 10 {
+				connections += a.late
+			}
+		}
+		fmt.Fprintf(w, `{"stats":[{"name":"http.admin.downstream_rq_active","value":1},{"name":"http.admin.downstream_cx_active","value":1}`)
+		for name, value := range map[string]int64{"downstream_rq_active": a.requests, "downstream_cx_active": connections, "downstream_cx_total": came} {
+			fmt.Fprintf(w, `,{"name":"http.http.%s","value":%d}`, name, value)
+		}
+		fmt.Fprint(w, "]}")
 	case "/drain_listeners":
-		a.drains.Add(1)
+		if r.URL.RawQuery == "graceful" {
+			a.drains.Add(1)
+		} else {
+			a.closes.Add(1)
+		}
 	}
 }
 
@@ -289,16 +308,19 @@ func TestReadyMeansListenersAndHosts(t *testing.T) {
 func TestStopDrainsWaitsAndStartsNothing(t *testing.T) {
 	for _, c := range []struct {
 		name        string
-		active      int64
+		admin       *proxyAdmin
+		closes      int64
 		from, until time.Duration
 	}{
-		{"nothing in flight", 0, 2500 * time.Millisecond, 3800 * time.Millisecond},
-		{"a request that takes longer than may be", 1, 3900 * time.Millisecond, 6 * time.Second},
+		{"nobody", &proxyAdmin{}, 1, 250 * time.Millisecond, 1500 * time.Millisecond},
+		{"a client that comes at the last moment", &proxyAdmin{late: 1}, 1, 700 * time.Millisecond, 2500 * time.Millisecond},
+		{"a silent client", &proxyAdmin{connections: 1}, 0, 2600 * time.Millisecond, 3800 * time.Millisecond},
+		{"a request that takes longer than may be", &proxyAdmin{connections: 1, requests: 1}, 0, 4 * time.Second, 6 * time.Second},
+		{"a request that nobody waits for any more", &proxyAdmin{requests: 1}, 0, 4 * time.Second, 6 * time.Second},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			a := &proxyAdmin{}
-			a.active.Store(c.active)
+			a := c.admin
 			s, dir := a.supervisor(t, "echo x >> DIR/starts; exec sleep 60")
 			running(t, s)
 			waitFor(t, func() bool { _, err := os.Stat(filepath.Join(dir, "starts")); return err == nil && s.PID() != 0 })
@@ -307,8 +329,8 @@ func TestStopDrainsWaitsAndStartsNothing(t *testing.T) {
 			for !gone(pid) && time.Since(start) < 10*time.Second {
 				time.Sleep(10 * time.Millisecond)
 			}
-			if took := time.Since(start); took < c.from || took > c.until || a.drains.Load() != 1 {
-				t.Errorf("ended after %v with %d drains, want %v to %v after one", took, a.drains.Load(), c.from, c.until)
+			if took := time.Since(start); took < c.from || took > c.until || a.drains.Load() != 1 || a.closes.Load() != c.closes {
+				t.Errorf("ended after %v with %d drains, want %v to %v after one; listeners closed %d times, want %d", took, a.drains.Load(), c.from, c.until, a.closes.Load(), c.closes)
 			}
 			time.Sleep(400 * time.Millisecond)
 			if data, err := os.ReadFile(filepath.Join(dir, "starts")); err != nil || strings.Count(string(data), "x") != 1 {
