@@ -13,6 +13,7 @@ import (
 	"tollgate/xds/compile"
 	"tollgate/xds/compile/static"
 	"tollgate/xds/config"
+	"tollgate/xds/endpoint"
 )
 
 // rung takes one thing away from what a public route passes; each rung also
@@ -98,6 +99,7 @@ func (b *bed) compiled(listen, upstream, services, cert, key string) *bootstrapv
 		b.Fatalf("the bench's gateway: %v", err)
 	}
 	objects, _ := compile.Compile(gw, compile.Scope{ExtAuthz: []string{services}, RateLimit: []string{services}})
+	objects = append(objects, endpoint.Objects(gw.Upstreams, nil)...)
 	bootstrap, err := static.Bootstrap(objects)
 	if err != nil {
 		b.Fatalf("the bench's gateway: %v", err)

@@ -19,7 +19,6 @@ import (
 	"tollgate/internal/daemon"
 	"tollgate/internal/peer"
 	"tollgate/xds/admin"
-	"tollgate/xds/compile"
 	"tollgate/xds/config"
 	"tollgate/xds/discovery"
 	"tollgate/xds/files"
@@ -81,7 +80,7 @@ func New(cfg Config) (*ControlPlane, error) {
 	}
 	pipeline, err := NewPipeline(PipelineConfig{
 		Source: cfg.Files, LastGood: store.NewLastGood(cfg.DataDir, cfg.Files.Dir(), cfg.Files.Paths()), StrictStart: cfg.StrictStart, Publisher: engine,
-		Instances: instances{registry}, ExtAuthz: cfg.ExtAuthz, RateLimit: cfg.RateLimit, TrustDomain: cfg.TrustDomain,
+		Instances: registry, ExtAuthz: cfg.ExtAuthz, RateLimit: cfg.RateLimit, TrustDomain: cfg.TrustDomain,
 		Port: newPorts(cfg.FreePorts).of, Metrics: cfg.Metrics, Log: log,
 	})
 	if err != nil {
@@ -174,21 +173,4 @@ func places(cfg Config, pipeline *Pipeline) discovery.Places {
 		p.Default = discovery.Machine
 	}
 	return p
-}
-
-// instances shows the registry to the compiler.
-type instances struct{ registry *discovery.Registry }
-
-func (i instances) Changed() <-chan struct{} { return i.registry.Changed() }
-
-func (i instances) Instances() map[string][]compile.Instance {
-	out := map[string][]compile.Instance{}
-	for service, list := range i.registry.Snapshot() {
-		for _, one := range list {
-			out[service] = append(out[service], compile.Instance{
-				ID: one.ID, Address: one.Address, Weight: one.Weight, Zone: one.Zone, Draining: one.Draining,
-			})
-		}
-	}
-	return out
 }

@@ -22,6 +22,8 @@ import (
 	"tollgate/xds/admin"
 	"tollgate/xds/compile"
 	"tollgate/xds/config"
+	"tollgate/xds/discovery"
+	"tollgate/xds/endpoint"
 	"tollgate/xds/files"
 	"tollgate/xds/release"
 	"tollgate/xds/store"
@@ -42,9 +44,9 @@ type Publisher interface {
 	Publish(*release.Release)
 }
 
-// Instances knows who is registered.
+// Instances knows who is registered. The lists that it hands out do not change.
 type Instances interface {
-	Instances() map[string][]compile.Instance
+	Snapshot() map[string][]discovery.Instance
 	Changed() <-chan struct{}
 }
 
@@ -75,6 +77,8 @@ type Pipeline struct {
 	// Of the goroutine that runs the pipeline alone.
 	reading *files.Reading // the last; nil: the files could not be read
 	said    []string       // warnings of the compiler, already logged
+	release *release.Release
+	known   endpoint.Instances // that the release was made with
 
 	mu        sync.Mutex // written by that goroutine, read by others
 	gateway   *config.Gateway
@@ -205,7 +209,7 @@ func (p *Pipeline) Run(ctx context.Context) error {
 				p.keep()
 			}
 		case <-p.cfg.Instances.Changed():
-			if _, err := p.publish(p.gateway, p.served.Revision); err != nil {
+			if err := p.instances(); err != nil {
 				p.cfg.Log.Error("instances could not be published, the last release stays", "err", err)
 			}
 		}
@@ -298,9 +302,11 @@ func (p *Pipeline) publish(gateway *config.Gateway, revision string) (map[string
 	}
 	objects, warnings := compile.Compile(gateway, compile.Scope{
 		ExtAuthz: p.cfg.ExtAuthz, RateLimit: p.cfg.RateLimit, TrustDomain: p.cfg.TrustDomain,
-		Listeners: listeners, Instances: p.cfg.Instances.Instances(),
+		Listeners: listeners,
 	})
-	if !slices.Equal(warnings, p.said) { // an instance that registers says nothing new
+	known := endpoint.Instances(p.cfg.Instances.Snapshot())
+	objects = append(objects, endpoint.Objects(gateway.Upstreams, known)...)
+	if !slices.Equal(warnings, p.said) { // most edits say nothing new
 		for _, w := range warnings {
 			p.cfg.Log.Info("gateway file", "err", w)
 		}
@@ -310,8 +316,27 @@ func (p *Pipeline) publish(gateway *config.Gateway, revision string) (map[string
 	if err != nil {
 		return nil, fmt.Errorf("the file is valid but its resources are not, which is a defect of tollgate: %w", err)
 	}
-	p.cfg.Publisher.Publish(r.Of(revision))
+	p.release, p.known = r.Of(revision), known
+	p.cfg.Publisher.Publish(p.release)
 	return listeners, nil
+}
+
+// instances publishes the endpoints of the services whose instances changed, and
+// with them what there is.
+func (p *Pipeline) instances() error {
+	now := endpoint.Instances(p.cfg.Instances.Snapshot())
+	changed := endpoint.Changed(p.gateway.Upstreams, p.known, now)
+	if len(changed) == 0 {
+		p.known = now
+		return nil
+	}
+	r, err := p.release.With(changed)
+	if err != nil {
+		return err
+	}
+	p.release, p.known = r, now
+	p.cfg.Publisher.Publish(r)
+	return nil
 }
 
 // ports are the addresses of the listeners, those that the file leaves open chosen.

@@ -19,7 +19,7 @@ import (
 	"go.uber.org/goleak"
 
 	"tollgate/xds"
-	"tollgate/xds/compile"
+	"tollgate/xds/discovery"
 	"tollgate/xds/files"
 	"tollgate/xds/release"
 	"tollgate/xds/store"
@@ -47,8 +47,8 @@ func (p *published) count() int {
 
 type nobody struct{ changed chan struct{} }
 
-func (nobody) Instances() map[string][]compile.Instance { return nil }
-func (n nobody) Changed() <-chan struct{}               { return n.changed }
+func (nobody) Snapshot() map[string][]discovery.Instance { return nil }
+func (n nobody) Changed() <-chan struct{}                { return n.changed }
 
 // bench is a folder of gateway files with a pipeline over it.
 type bench struct {

@@ -161,7 +161,7 @@ func behave(t *testing.T, yaml string, backends map[string]string, extAuthz, lim
 		replace = append(replace, name, backends[name])
 	}
 	gw := parse(t, newPEMs(t), "gateway.yaml", []byte(strings.NewReplacer(replace...).Replace(yaml)))
-	objects, _ := compile.Compile(gw, compile.Scope{ExtAuthz: []string{extAuthz}, RateLimit: []string{limiter}})
+	objects, _ := everything(gw, compile.Scope{ExtAuthz: []string{extAuthz}, RateLimit: []string{limiter}}, nil)
 	return start(t, bootstrap(t, objects), address)
 }
 
@@ -394,7 +394,7 @@ func TestGuards(t *testing.T) {
 func TestForgottenRoute(t *testing.T) {
 	address := freePort(t)
 	gw := parse(t, newPEMs(t), "gateway.yaml", []byte(strings.NewReplacer("ADDRESS", address, "BACKEND", backend(t, "a"), "PROXIES", "10.0.0.0/8").Replace(guarded)))
-	objects, _ := compile.Compile(gw, compile.Scope{ExtAuthz: []string{"127.0.0.1:1"}, RateLimit: []string{"127.0.0.1:1"}})
+	objects, _ := everything(gw, compile.Scope{ExtAuthz: []string{"127.0.0.1:1"}, RateLimit: []string{"127.0.0.1:1"}}, nil)
 	for _, o := range objects {
 		configuration, ok := o.Message.(*routev3.RouteConfiguration)
 		if !ok {

@@ -19,7 +19,7 @@ import (
 
 // Compile turns a valid gateway into everything that proxies, gRPC clients,
 // authorization servers and limiters are sent, sorted by audience, type and
-// name. Warnings name what only the reference rate-limit server would miss.
+// name; endpoints are package endpoint's. Warnings name what only the reference rate-limit server would miss.
 func Compile(gw *config.Gateway, scope Scope) (objects []release.Object, warnings []string) {
 	b := newBuilder(gw, scope)
 	b.edge()
@@ -104,25 +104,7 @@ func (b *builder) clusters() {
 		}
 		b.add(release.Edge, release.TypeCluster, u.Name, upstream.Cluster(u), u.Pos, clusterRefs(u)...)
 		b.add(release.GRPC, release.TypeCluster, u.Name, grpcCluster(u), u.Pos, assignmentRefs(u)...)
-		if u.DNS == "" {
-			endpoints := b.endpoints(u)
-			b.add(release.Edge, release.TypeEndpoint, u.Name, upstream.Assignment(u.Name, endpoints, false), u.Pos)
-			b.add(release.GRPC, release.TypeEndpoint, u.Name, upstream.Assignment(u.Name, endpoints, true), u.Pos)
-		}
 	}
-}
-
-func (b *builder) endpoints(u *config.Upstream) []upstream.Endpoint {
-	var out []upstream.Endpoint
-	for _, e := range u.Endpoints {
-		out = append(out, upstream.Endpoint{Address: e.Address, Weight: e.Weight, Zone: e.Zone, Failover: e.Failover})
-	}
-	if u.Registry != "" {
-		for _, i := range b.scope.Instances[u.Registry] {
-			out = append(out, upstream.Endpoint{Address: i.Address, Weight: i.Weight, Zone: i.Zone, Draining: i.Draining})
-		}
-	}
-	return out
 }
 
 // authorization adds what the authorization servers decide by.

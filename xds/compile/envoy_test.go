@@ -5,8 +5,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-
-	"tollgate/xds/compile"
 )
 
 // TestEnvoyTakesEveryGolden: what Envoy refuses must not be found out in
@@ -16,7 +14,7 @@ func TestEnvoyTakesEveryGolden(t *testing.T) {
 	p := newPEMs(t)
 	for _, path := range append(cases(t), shipped(t)...) {
 		t.Run(path, func(t *testing.T) {
-			objects, _ := compile.Compile(parseFile(t, p, path), scope())
+			objects, _ := everything(parseFile(t, p, path), scope(), instances())
 			out, err := exec.CommandContext(t.Context(), binary(t), "--mode", "validate", "-c", write(t, bootstrap(t, objects)), "--log-level", "warning").CombinedOutput()
 			if err != nil {
 				t.Fatalf("%v\n%s", err, out)

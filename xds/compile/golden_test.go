@@ -12,7 +12,6 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"tollgate/internal/golden"
-	"tollgate/xds/compile"
 	"tollgate/xds/release"
 )
 
@@ -23,7 +22,7 @@ func TestGolden(t *testing.T) {
 	for _, path := range cases(t) {
 		dir := filepath.Dir(path)
 		t.Run(filepath.Base(dir), func(t *testing.T) {
-			objects, warnings := compile.Compile(parseFile(t, p, path), scope())
+			objects, warnings := everything(parseFile(t, p, path), scope(), instances())
 			if _, err := release.New(objects); err != nil {
 				t.Fatal(err)
 			}
@@ -105,8 +104,8 @@ func TestDeterministic(t *testing.T) {
 	p := newPEMs(t)
 	for _, path := range cases(t) {
 		gw := parseFile(t, p, path)
-		first, _ := compile.Compile(gw, scope())
-		second, _ := compile.Compile(gw, scope())
+		first, _ := everything(gw, scope(), instances())
+		second, _ := everything(gw, scope(), instances())
 		if len(first) != len(second) {
 			t.Fatalf("%s: %d objects, then %d", path, len(first), len(second))
 		}

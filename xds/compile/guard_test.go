@@ -9,7 +9,6 @@ import (
 
 	"tollgate/api/contract"
 	"tollgate/internal/oneview"
-	"tollgate/xds/compile"
 	"tollgate/xds/release"
 )
 
@@ -131,7 +130,7 @@ identity: {api_keys: {header: x-api-key, store: file:keys.yaml}}
 tenants: [{name: "*"}]
 routes:
 `+routes))
-		objects, _ := compile.Compile(gw, scope())
+		objects, _ := everything(gw, scope(), instances())
 		for _, o := range objects {
 			if o.Type == release.TypeListener && o.Audience == release.Edge {
 				data, _ := proto.MarshalOptions{Deterministic: true}.Marshal(o.Message)

@@ -1,6 +1,7 @@
 package compile_test
 
 import (
+	"cmp"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -12,12 +13,15 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"tollgate/xds/compile"
 	"tollgate/xds/config"
+	"tollgate/xds/endpoint"
+	"tollgate/xds/release"
 )
 
 // pems are what the references of the test files stand for, made anew by
@@ -92,12 +96,25 @@ func cases(t testing.TB) []string {
 func scope() compile.Scope {
 	return compile.Scope{
 		ExtAuthz: []string{"127.0.0.1:9001", "127.0.0.1:9002"}, RateLimit: []string{"limiter.internal:8081"},
-		Instances: map[string][]compile.Instance{
-			"order-service": {
-				{ID: "a", Address: netip.MustParseAddrPort("127.0.0.1:9201"), Weight: 1},
-				{ID: "b", Address: netip.MustParseAddrPort("127.0.0.1:9202"), Weight: 1, Draining: true},
-				{ID: "c", Address: netip.MustParseAddrPort("[::1]:9203"), Weight: 2, Zone: "eu-1"},
-			},
+	}
+}
+
+// everything is what proxies and servers are sent, endpoints included.
+func everything(gw *config.Gateway, scope compile.Scope, known endpoint.Instances) (objects []release.Object, warnings []string) {
+	objects, warnings = compile.Compile(gw, scope)
+	objects = append(objects, endpoint.Objects(gw.Upstreams, known)...)
+	slices.SortStableFunc(objects, func(a, b release.Object) int {
+		return cmp.Or(cmp.Compare(a.Audience, b.Audience), cmp.Compare(a.Type, b.Type), cmp.Compare(a.Name, b.Name))
+	})
+	return objects, warnings
+}
+
+func instances() endpoint.Instances {
+	return endpoint.Instances{
+		"order-service": {
+			{ID: "a", Address: netip.MustParseAddrPort("127.0.0.1:9201"), Weight: 1},
+			{ID: "b", Address: netip.MustParseAddrPort("127.0.0.1:9202"), Weight: 1, Draining: true},
+			{ID: "c", Address: netip.MustParseAddrPort("[::1]:9203"), Weight: 2, Zone: "eu-1"},
 		},
 	}
 }

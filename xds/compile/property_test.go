@@ -62,7 +62,7 @@ func BenchmarkCompile(b *testing.B) {
 		b.Run(fmt.Sprint(n, "-with-release"), func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				objects, _ := compile.Compile(gw, compile.Scope{})
+				objects, _ := everything(gw, compile.Scope{}, nil)
 				if _, err := release.New(objects); err != nil {
 					b.Fatal(err)
 				}
@@ -74,7 +74,7 @@ func BenchmarkCompile(b *testing.B) {
 // names lists the Envoy routes of a host in order.
 func names(t testing.TB, gw *config.Gateway, host string) []string {
 	t.Helper()
-	objects, _ := compile.Compile(gw, compile.Scope{})
+	objects, _ := everything(gw, compile.Scope{}, nil)
 	for _, o := range objects {
 		rc, ok := o.Message.(*routev3.RouteConfiguration)
 		if !ok {

@@ -12,7 +12,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/anypb"
 
-	"tollgate/xds/compile"
+	"tollgate/xds/config"
 	"tollgate/xds/release"
 )
 
@@ -21,8 +21,18 @@ import (
 func TestRefs(t *testing.T) {
 	p := newPEMs(t)
 	kinds := map[string]int{}
+	mirrored := parse(t, p, "mirror", []byte(`
+version: 1
+listeners: [{name: http, address: 127.0.0.1:8080}]
+upstreams: [{name: a, endpoints: [127.0.0.1:1]}, {name: b, endpoints: [127.0.0.1:2]}]
+routes: [{name: r, match: {path: {prefix: /}}, auth: public, upstream: a, mirror: {upstream: b}}]
+`))
+	gateways := map[string]*config.Gateway{"mirror": mirrored}
 	for _, path := range cases(t) {
-		objects, _ := compile.Compile(parseFile(t, p, path), scope())
+		gateways[path] = parseFile(t, p, path)
+	}
+	for path, gw := range gateways {
+		objects, _ := everything(gw, scope(), instances())
 		for _, o := range objects {
 			var found []release.Ref
 			look(t, o.Message, &found)

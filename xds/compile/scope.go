@@ -9,20 +9,10 @@ import (
 )
 
 // Scope is what the gateway file does not say: where our own servers are and
-// which instances are registered. Same Gateway and Scope, same bytes.
+// which addresses are free. Same Gateway and Scope, same bytes.
 type Scope struct {
 	ExtAuthz    []string                  // host:port of the authorization servers
 	RateLimit   []string                  // host:port of the limiters
 	TrustDomain string                    // of these two's certificates; "": they speak plain text
 	Listeners   map[string]netip.AddrPort // addresses that replace the file's (--free-ports, port 0)
-	Instances   map[string][]Instance     // registered instances by service, sorted by ID
-}
-
-// Instance is one registered instance of a service.
-type Instance struct {
-	ID       string
-	Address  netip.AddrPort
-	Weight   uint32
-	Zone     string
-	Draining bool
 }

@@ -7,6 +7,8 @@ import (
 
 	authzv1 "tollgate/api/authz/v1"
 	"tollgate/xds/compile"
+	"tollgate/xds/discovery"
+	"tollgate/xds/endpoint"
 )
 
 // TestDrainingInstance: an instance that is about to leave gets no new request,
@@ -23,13 +25,11 @@ routes:
   - {name: orders, match: {path: {prefix: /orders}}, upstream: orders}
   - {name: users, match: {path: {prefix: /users}}, upstream: users}
 `, "ADDRESS", address)))
-	instance := func(name string, draining bool) compile.Instance {
-		return compile.Instance{ID: name, Address: netip.MustParseAddrPort(backend(t, name)), Weight: 1, Draining: draining}
+	instance := func(name string, draining bool) discovery.Instance {
+		return discovery.Instance{ID: name, Address: netip.MustParseAddrPort(backend(t, name)), Weight: 1, Draining: draining}
 	}
-	objects, _ := compile.Compile(gw, compile.Scope{
-		ExtAuthz: []string{"127.0.0.1:1"}, RateLimit: []string{"127.0.0.1:1"},
-		Instances: map[string][]compile.Instance{"order": {instance("leaving", true), instance("staying", false)}, "user": {instance("last", true)}},
-	})
+	objects, _ := everything(gw, compile.Scope{ExtAuthz: []string{"127.0.0.1:1"}, RateLimit: []string{"127.0.0.1:1"}},
+		endpoint.Instances{"order": {instance("leaving", true), instance("staying", false)}, "user": {instance("last", true)}})
 	e := start(t, bootstrap(t, objects), address)
 	for range 20 {
 		if got := e.do("GET", "/orders", nil).echo(t).Name; got != "staying" {

@@ -59,6 +59,7 @@ type Registry struct {
 
 	mu       sync.Mutex
 	services map[string]map[string]entry
+	sorted   map[string][]Instance // as Snapshot gave them out, of services that did not change since
 	count    int
 	holders  map[netip.AddrPort]holder
 	path     string // where it is kept; "" nowhere
@@ -76,7 +77,7 @@ type holder struct {
 
 // NewRegistry returns an empty registry; now is the clock.
 func NewRegistry(now func() time.Time) *Registry {
-	return &Registry{now: now, changed: make(chan struct{}, 1), services: map[string]map[string]entry{}, holders: map[netip.AddrPort]holder{}}
+	return &Registry{now: now, changed: make(chan struct{}, 1), services: map[string]map[string]entry{}, sorted: map[string][]Instance{}, holders: map[netip.AddrPort]holder{}}
 }
 
 // Changed is signalled after the snapshot changed.
@@ -114,6 +115,7 @@ func (r *Registry) Put(service, id string, reg Registration) error {
 	r.holders[instance.Address] = holder{ServiceOf(service), r.holders[instance.Address].instances + 1}
 	instances[id] = entry{Instance: instance, said: reg, expires: r.now().Add(ttl)}
 	if !known || old.Instance != instance {
+		delete(r.sorted, service)
 		r.signal()
 	}
 	return nil
@@ -128,18 +130,22 @@ func (r *Registry) Delete(service, id string) {
 	}
 }
 
-// Snapshot returns all instances by service, sorted by ID.
+// Snapshot returns all instances by service, sorted by ID. The list of a service
+// is never changed, and is the same one until the service is.
 func (r *Registry) Snapshot() map[string][]Instance {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	out := make(map[string][]Instance, len(r.services))
 	for service, instances := range r.services {
-		list := make([]Instance, 0, len(instances))
-		for _, e := range instances {
-			list = append(list, e.Instance)
+		if r.sorted[service] == nil {
+			list := make([]Instance, 0, len(instances))
+			for _, e := range instances {
+				list = append(list, e.Instance)
+			}
+			slices.SortFunc(list, func(a, b Instance) int { return cmp.Compare(a.ID, b.ID) })
+			r.sorted[service] = list
 		}
-		slices.SortFunc(list, func(a, b Instance) int { return cmp.Compare(a.ID, b.ID) })
-		out[service] = list
+		out[service] = r.sorted[service]
 	}
 	return out
 }
@@ -186,6 +192,7 @@ func (r *Registry) drop(service, id string) bool {
 		return false
 	}
 	delete(instances, id)
+	delete(r.sorted, service)
 	r.release(e.Address)
 	r.count--
 	if len(instances) == 0 {

@@ -24,6 +24,7 @@ import (
 	"tollgate/envoy"
 	"tollgate/xds/compile"
 	"tollgate/xds/config"
+	"tollgate/xds/endpoint"
 	"tollgate/xds/ledger"
 	"tollgate/xds/push"
 	"tollgate/xds/release"
@@ -111,6 +112,7 @@ func compiled(t *testing.T, text string) *release.Release {
 		t.Fatal(err)
 	}
 	objects, _ := compile.Compile(gw, compile.Scope{ExtAuthz: []string{"127.0.0.1:9"}, RateLimit: []string{"127.0.0.1:9"}})
+	objects = append(objects, endpoint.Objects(gw.Upstreams, nil)...)
 	return made(t, objects)
 }
 

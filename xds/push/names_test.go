@@ -20,6 +20,7 @@ import (
 	"tollgate/envoy"
 	"tollgate/xds/compile"
 	"tollgate/xds/config"
+	"tollgate/xds/endpoint"
 	"tollgate/xds/ledger"
 	"tollgate/xds/release"
 )
@@ -158,15 +159,13 @@ routes:
 	if err != nil {
 		t.Fatal(err)
 	}
-	scope := compile.Scope{
-		ExtAuthz: []string{"127.0.0.1:9"}, RateLimit: []string{"127.0.0.1:9"},
-		Instances: map[string][]compile.Instance{"registered": {{ID: "1", Address: netip.MustParseAddrPort(registered), Weight: 1}}},
-	}
+	scope := compile.Scope{ExtAuthz: []string{"127.0.0.1:9"}, RateLimit: []string{"127.0.0.1:9"}}
 	if byName {
 		scope.ExtAuthz = []string{"roles.corp.test:9"}
 	}
 	objects, _ := compile.Compile(gw, scope)
-	return made(t, objects)
+	known := endpoint.Instances{"registered": {{ID: "1", Address: netip.MustParseAddrPort(registered), Weight: 1}}}
+	return made(t, objects, endpoint.Objects(gw.Upstreams, known))
 }
 
 // TestNames: a name that resolves late, wrongly or never harms its own upstream

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"maps"
+	"reflect"
 	"runtime"
 	"slices"
 	"sync"
@@ -64,6 +65,40 @@ func New(objects []Object) (*Release, error) {
 		return nil, errors.Join(faults...)
 	}
 	return r, nil
+}
+
+// With returns the release with some objects put in the place of those of the
+// same name, or added. All else is shared with r, not made again; an object that
+// says what r says already leaves its resource as it is.
+func (r *Release) With(objects []Object) (*Release, error) {
+	fresh, err := New(objects)
+	if err != nil {
+		return nil, err
+	}
+	out := &Release{Revision: r.Revision, byKind: maps.Clone(r.byKind)}
+	for k, resources := range fresh.byKind {
+		merged := maps.Clone(r.byKind[k])
+		if merged == nil {
+			merged = make(map[string]*Resource, len(resources))
+		}
+		changed := false
+		for name, one := range resources {
+			if old := merged[name]; old == nil || old.Version != one.Version {
+				merged[name], changed = one, true
+			}
+		}
+		if changed {
+			out.byKind[k] = merged
+		}
+	}
+	return out, nil
+}
+
+// Shares reports whether two releases hold the very same resources of a type,
+// which is known without looking at them; false says nothing.
+func (r *Release) Shares(other *Release, audience Audience, typeURL string) bool {
+	k := kind{audience, typeURL}
+	return reflect.ValueOf(r.byKind[k]).UnsafePointer() == reflect.ValueOf(other.byKind[k]).UnsafePointer()
 }
 
 // encoded is what becomes of one object.

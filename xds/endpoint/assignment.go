@@ -1,31 +1,28 @@
-package upstream
+package endpoint
 
 import (
 	"cmp"
-	"net/netip"
 	"slices"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 
 	"tollgate/xds/compile/field"
+	"tollgate/xds/config"
 )
 
-// Endpoint is one instance of an upstream, written in the file or registered.
-type Endpoint struct {
-	Address  netip.AddrPort
-	Weight   uint32
-	Zone     string
-	Failover uint32
-	Draining bool
+// place is one instance of an upstream, written in the file or registered.
+type place struct {
+	config.Endpoint
+	draining bool
 }
 
-// Assignment lists the endpoints of the cluster called name. Localities carry
+// assignment lists the endpoints of the cluster called name. Localities carry
 // their weight only for gRPC clients, which ignore a locality without one;
 // Envoy then spreads over all endpoints, whatever their zone.
-func Assignment(name string, endpoints []Endpoint, localityWeights bool) *endpointv3.ClusterLoadAssignment {
-	sorted := slices.Clone(endpoints)
-	slices.SortFunc(sorted, func(a, b Endpoint) int {
+func assignment(name string, places []place, localityWeights bool) *endpointv3.ClusterLoadAssignment {
+	sorted := slices.Clone(places)
+	slices.SortFunc(sorted, func(a, b place) int {
 		return cmp.Or(cmp.Compare(a.Failover, b.Failover), cmp.Compare(a.Zone, b.Zone), a.Address.Compare(b.Address))
 	})
 	cla := &endpointv3.ClusterLoadAssignment{ClusterName: name}
@@ -55,12 +52,12 @@ func Assignment(name string, endpoints []Endpoint, localityWeights bool) *endpoi
 	return cla
 }
 
-func lbEndpoint(e Endpoint) *endpointv3.LbEndpoint {
+func lbEndpoint(e place) *endpointv3.LbEndpoint {
 	out := &endpointv3.LbEndpoint{
 		HostIdentifier:      &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{Address: field.Address(e.Address)}},
 		LoadBalancingWeight: field.Uint(max(e.Weight, 1)),
 	}
-	if e.Draining {
+	if e.draining {
 		out.HealthStatus = corev3.HealthStatus_DRAINING
 	}
 	return out

@@ -1,0 +1,60 @@
+// Package endpoint makes the endpoints of upstreams, for proxies and for gRPC
+// clients, of what the gateway file says and of who is registered. Invariants: it
+// is a pure function; what an upstream is given depends on nothing but that
+// upstream and the instances of its service, so a change of instances is a change
+// of those resources alone and never passes through compile.
+package endpoint
+
+import (
+	"slices"
+
+	"tollgate/xds/config"
+	"tollgate/xds/discovery"
+	"tollgate/xds/release"
+)
+
+// Instances are those that are registered, by service. The lists are not changed.
+type Instances map[string][]discovery.Instance
+
+// Objects are the endpoints of all upstreams that have any, sorted by audience;
+// those with a name are asked for at their name server, by the proxies.
+func Objects(upstreams []config.Upstream, now Instances) []release.Object {
+	return objects(upstreams, now, func(*config.Upstream) bool { return true })
+}
+
+// Changed are the endpoints of those upstreams whose instances changed.
+func Changed(upstreams []config.Upstream, before, now Instances) []release.Object {
+	return objects(upstreams, now, func(u *config.Upstream) bool {
+		return u.Registry != "" && !slices.Equal(before[u.Registry], now[u.Registry])
+	})
+}
+
+func objects(upstreams []config.Upstream, now Instances, pick func(*config.Upstream) bool) []release.Object {
+	var out []release.Object
+	for _, audience := range []release.Audience{release.Edge, release.GRPC} {
+		for i := range upstreams {
+			u := &upstreams[i]
+			if len(u.Split) > 0 || u.DNS != "" || !pick(u) {
+				continue
+			}
+			// gRPC clients ignore a locality without a weight.
+			message := assignment(u.Name, places(u, now[u.Registry]), audience == release.GRPC)
+			out = append(out, release.Object{Audience: audience, Type: release.TypeEndpoint, Name: u.Name, Message: message, Pos: u.Pos})
+		}
+	}
+	return out
+}
+
+func places(u *config.Upstream, registered []discovery.Instance) []place {
+	var out []place
+	for _, e := range u.Endpoints {
+		out = append(out, place{Endpoint: e})
+	}
+	if u.Registry == "" {
+		return out
+	}
+	for _, i := range registered {
+		out = append(out, place{Endpoint: config.Endpoint{Address: i.Address, Weight: i.Weight, Zone: i.Zone}, draining: i.Draining})
+	}
+	return out
+}

@@ -1,0 +1,94 @@
+package endpoint_test
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+
+	"tollgate/xds/config"
+	"tollgate/xds/discovery"
+	"tollgate/xds/endpoint"
+	"tollgate/xds/release"
+)
+
+func at(port uint16) netip.AddrPort {
+	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port)
+}
+
+func upstreams() []config.Upstream {
+	return []config.Upstream{
+		{Name: "a", Registry: "one"},
+		{Name: "b", Registry: "one", Endpoints: []config.Endpoint{{Address: at(9), Weight: 1}}},
+		{Name: "c", Registry: "two"},
+		{Name: "d", Endpoints: []config.Endpoint{{Address: at(8), Weight: 1}}},
+		{Name: "named", DNS: "x.test:1"},
+		{Name: "split", Split: []config.SplitMember{{Upstream: "a", Weight: 1}}},
+	}
+}
+
+// lines show who is where, audience by audience.
+func lines(objects []release.Object) string {
+	out := ""
+	for _, o := range objects {
+		out += string(o.Audience) + " " + o.Name
+		for _, locality := range o.Message.(*endpointv3.ClusterLoadAssignment).GetEndpoints() {
+			for _, e := range locality.GetLbEndpoints() {
+				out += fmt.Sprintf(" %d", e.GetEndpoint().GetAddress().GetSocketAddress().GetPortValue())
+			}
+		}
+		out += "\n"
+	}
+	return out
+}
+
+func TestObjects(t *testing.T) {
+	now := endpoint.Instances{"one": {{ID: "x", Address: at(1), Weight: 1}}, "nobody's": {{ID: "y", Address: at(2), Weight: 1}}}
+	want := "edge a 1\nedge b 1 9\nedge c\nedge d 8\ngrpc a 1\ngrpc b 1 9\ngrpc c\ngrpc d 8\n"
+	if got := lines(endpoint.Objects(upstreams(), now)); got != want {
+		t.Errorf("got\n%swant\n%s", got, want)
+	}
+}
+
+// TestChanged: what changed is what the whole would have different, and no more.
+func TestChanged(t *testing.T) {
+	one := discovery.Instance{ID: "x", Address: at(1), Weight: 1}
+	leaving := one
+	leaving.Draining = true
+	for name, c := range map[string]struct {
+		before, now endpoint.Instances
+		want        string
+	}{
+		"nothing":         {endpoint.Instances{"one": {one}}, endpoint.Instances{"one": {one}}, ""},
+		"first":           {nil, endpoint.Instances{"one": {one}}, "edge a 1\nedge b 1 9\ngrpc a 1\ngrpc b 1 9\n"},
+		"last":            {endpoint.Instances{"two": {one}}, nil, "edge c\ngrpc c\n"},
+		"leaves":          {endpoint.Instances{"two": {one}}, endpoint.Instances{"two": {leaving}}, "edge c 1\ngrpc c 1\n"},
+		"nobody's":        {nil, endpoint.Instances{"nobody's": {one}}, ""},
+		"of no service":   {nil, endpoint.Instances{"": {one}}, ""},
+		"none where none": {endpoint.Instances{"one": {}}, nil, ""},
+	} {
+		if got := lines(endpoint.Changed(upstreams(), c.before, c.now)); got != c.want {
+			t.Errorf("%s: got\n%swant\n%s", name, got, c.want)
+		}
+		before, err := release.New(endpoint.Objects(upstreams(), c.before))
+		if err != nil {
+			t.Fatal(err)
+		}
+		whole, err := release.New(endpoint.Objects(upstreams(), c.now))
+		if err != nil {
+			t.Fatal(err)
+		}
+		with, err := before.With(endpoint.Changed(upstreams(), c.before, c.now))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, audience := range []release.Audience{release.Edge, release.GRPC} {
+			for _, u := range whole.Names(audience, release.TypeEndpoint) {
+				if a, b := whole.Get(audience, release.TypeEndpoint, u), with.Get(audience, release.TypeEndpoint, u); b == nil || a.Version != b.Version {
+					t.Errorf("%s: %s differs from the whole", name, u)
+				}
+			}
+		}
+	}
+}
