@@ -3,6 +3,7 @@ package strictyaml
 import (
 	"fmt"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -24,6 +25,10 @@ type Options struct {
 // words that are known and later:"c" those that a later version will know,
 // range:"1..9" bounds a number, and fields with the same alt:"x" exclude each
 // other (alt:"x!": one of them must be written).
+//
+// A key or word that is not known but near a known one is a fault, and is then
+// read as that one, a number beyond its bounds as the nearest within: one slip
+// makes one fault, and what else is wrong is told.
 func Decode(data []byte, out any, o Options) []Fault {
 	d := &decoder{options: o, shapes: map[reflect.Type][]Field{}}
 	if root := d.load(data); root != nil {
@@ -121,38 +126,39 @@ func (d *decoder) scalar(n *yaml.Node, setter Setter, p place, f *Field) {
 	if f == nil {
 		return
 	}
-	if message := f.check(s, setter); message != "" {
-		d.word(pos, p.path, message)
+	message, meant := f.check(s, setter)
+	if message == "" {
+		return
+	}
+	d.word(pos, p.path, message)
+	if number, ok := setter.(*Value[int64]); ok && f.Bounded {
+		number.V = min(max(number.V, f.Min), f.Max)
+	}
+	if meant != "" {
+		_ = setter.Set(Scalar{Written: meant}) // a word of ours, which it takes
 	}
 }
 
-// check holds a word against the field's tags.
-func (f *Field) check(s Scalar, target any) string {
+// check holds a word against the field's tags. meant is the word that was
+// likeliest meant instead, if any.
+func (f *Field) check(s Scalar, target any) (message, meant string) {
 	if number, ok := target.(*Value[int64]); ok && f.Bounded && f.Min == f.Max && number.V != f.Min {
-		return fmt.Sprintf("must be %d, not %s", f.Min, number.Shown())
+		return fmt.Sprintf("must be %d, not %s", f.Min, number.Shown()), ""
 	}
 	if number, ok := target.(*Value[int64]); ok && f.Bounded && (number.V < f.Min || number.V > f.Max) {
-		return fmt.Sprintf("must be from %d to %d, not %s", f.Min, f.Max, number.Shown())
+		return fmt.Sprintf("must be from %d to %d, not %s", f.Min, f.Max, number.Shown()), ""
 	}
 	if len(f.OneOf) == 0 {
-		return ""
+		return "", ""
 	}
 	text, err := s.Text()
-	if err != nil {
-		return ""
+	if err != nil || slices.Contains(f.OneOf, text) {
+		return "", ""
 	}
-	for _, w := range f.OneOf {
-		if w == text {
-			return ""
-		}
+	if slices.Contains(f.Later, text) {
+		return text + " is not supported in this version", ""
 	}
-	for _, w := range f.Later {
-		if w == text {
-			return w + " is not supported in this version"
-		}
-	}
-	shown := s.Written
-	return fmt.Sprintf("%q is not one of %s%s", shown, strings.Join(f.OneOf, ", "), Suggest(shown, f.OneOf))
+	return fmt.Sprintf("%q is not one of %s%s", s.Written, strings.Join(f.OneOf, ", "), Suggest(s.Written, f.OneOf)), Nearest(s.Written, f.OneOf)
 }
 
 func (d *decoder) list(n *yaml.Node, v reflect.Value, p place, f *Field) {
@@ -221,6 +227,7 @@ func (d *decoder) block(n *yaml.Node, v reflect.Value, p place) {
 	}
 	fields := d.fields(v.Type())
 	first := make(map[string]int, len(n.Content)/2)
+	var unknown []int
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		k := n.Content[i]
 		if !d.fresh(k, first, p) {
@@ -229,16 +236,29 @@ func (d *decoder) block(n *yaml.Node, v reflect.Value, p place) {
 		f := find(fields, k.Value)
 		switch {
 		case f == nil:
-			d.fault(d.at(k.Line, k.Column), p.path, fmt.Sprintf("unknown key %q%s", k.Value, Suggest(k.Value, names(fields))))
+			unknown = append(unknown, i)
 		case f.Unsupported:
 			d.fault(d.at(k.Line, k.Column), p.path, k.Value+" is not supported in this version")
 		default:
-			at := p.key(k.Value)
-			at.nest = f.Nest
-			d.value(n.Content[i+1], v.FieldByIndex(f.Index), at, f)
+			d.field(n.Content[i+1], v, p, f)
+		}
+	}
+	for _, i := range unknown {
+		k := n.Content[i]
+		meant := Nearest(k.Value, names(fields))
+		d.fault(d.at(k.Line, k.Column), p.path, fmt.Sprintf("unknown key %q%s", k.Value, Suggest(k.Value, names(fields))))
+		if _, taken := first[meant]; meant != "" && !taken {
+			first[meant] = k.Line
+			d.field(n.Content[i+1], v, p, find(fields, meant))
 		}
 	}
 	d.complete(n, fields, first, p)
+}
+
+func (d *decoder) field(n *yaml.Node, block reflect.Value, p place, f *Field) {
+	at := p.key(f.Name)
+	at.nest = f.Nest
+	d.value(n, block.FieldByIndex(f.Index), at, f)
 }
 
 // complete refuses a block that lacks what it needs or says one thing twice.

@@ -49,6 +49,19 @@ func decode(text string) (document, []string) {
 	return d, out
 }
 
+// TestSlipsMean: what stands for a slip is what was likeliest meant.
+func TestSlipsMean(t *testing.T) {
+	d, _ := decode("nodes: [{name: a, colour: geen, size: 10}, {name: b, color: blue, size: -3}, {name: c, color: mauve}]\n")
+	for i, want := range []struct {
+		color string
+		size  int64
+	}{{"green", 9}, {"blue", 1}, {"mauve", 0}} {
+		if n := d.Nodes[i]; n.Color.V != want.color || n.Size.V != want.size {
+			t.Errorf("%s is %s and %d, want %+v", n.Name.V, n.Color.V, n.Size.V, want)
+		}
+	}
+}
+
 func TestFaults(t *testing.T) {
 	for _, test := range []struct {
 		name, text string
@@ -68,6 +81,19 @@ func TestFaults(t *testing.T) {
 			"4:38 nodes[a/b].size: must be from 1 to 9, not 10",
 			"5:17 nodes[a/1].color: blue is not supported in this version",
 			"5:9 nodes[a/1]: name is missing",
+		}},
+		{"a slip is read as what was meant", "nodes: [{nmae: a, color: red, nodse: [{name: b, colour: green}]}]\n", []string{
+			`1:10 nodes[0]: unknown key "nmae"; did you mean "name"?`,
+			`1:31 nodes[0]: unknown key "nodse"; did you mean "nodes"?`,
+			`1:49 nodes[0/b]: unknown key "colour"; did you mean "color"?`,
+		}},
+		{"a slip beside the right key", "nodes: [{nmae: [x], name: a, naem: [x]}]\n", []string{
+			`1:10 nodes[a]: unknown key "nmae"; did you mean "name"?`,
+			`1:30 nodes[a]: unknown key "naem"; did you mean "name"?`,
+		}},
+		{"what is wrong below a slip is told", "nodse: [{color: red}]\n", []string{
+			`1:1 : unknown key "nodse"; did you mean "nodes"?`,
+			"1:9 nodes[0]: name is missing",
 		}},
 		{"octal", "nodes: [{name: a, size: 010}]\n", []string{`1:25 nodes[a].size: must be a whole number, not "010"`}},
 		{"yes", "map: {a: yes}\n", []string{`1:10 map.a: must be true or false, not "yes"`}},

@@ -103,7 +103,7 @@ func (c *Checker) keys(s *syntax.APIKeys) {
 
 // limit checks one limit.
 func (c *Checker) limit(s *syntax.Limit, path string) {
-	if s.Burst.IsSet() && s.Algorithm.V != "gcra" {
+	if s.Burst.IsSet() && (s.Algorithm.V == "" || s.Algorithm.V == "fixed") {
 		c.report(s.Burst.Pos, path+".burst", "fixed windows have no burst: write algorithm: gcra, or remove it")
 	}
 	if refill := float64(s.Per.V.Length) * float64(cmp.Or(s.Burst.V, s.Limit.V)) / max(float64(s.Limit.V), 1); s.Algorithm.V == "gcra" && refill > float64(maxRefill) {

@@ -1,6 +1,7 @@
 package check
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 
@@ -80,9 +81,9 @@ func (c *Checker) balancing(s *syntax.LoadBalancing, path string) {
 	if s == nil {
 		return
 	}
-	policy := s.Policy.V
-	if policy == "" {
-		policy = "round_robin"
+	policy := cmp.Or(s.Policy.V, "round_robin")
+	if !slices.Contains([]string{"round_robin", "least_request", "random", "ring_hash", "maglev"}, policy) {
+		return // faulty already, and what it was meant to be nobody knows
 	}
 	hashes := policy == "ring_hash" || policy == "maglev"
 	if hashes && !s.HashOn.IsSet() {
