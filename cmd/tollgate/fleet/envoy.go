@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 
 	"tollgate/api/contract"
@@ -15,6 +16,7 @@ import (
 	"tollgate/envoy"
 	"tollgate/internal/daemon"
 	"tollgate/internal/settings"
+	"tollgate/xds/agent"
 )
 
 // RunEnvoy is the verb of a proxy on a machine of its own: it joins, starts
@@ -57,14 +59,15 @@ func runEnvoy(cmd *cobra.Command, _ []string) error {
 		return err
 	}
 	log = log.With("component", "envoy")
-	proxy, who, err := newProxy(told, s, log)
+	metrics := s.Metrics()
+	proxy, relay, who, err := newProxy(told, s, metrics, log)
 	if err != nil {
 		return err
 	}
 	ready := func() error { return proxy.Ready(told, 1) }
 	admin := daemon.NewAdmin(daemon.AdminConfig{
-		Listener: adminListener, Metrics: s.Metrics(), Log: log, Hosts: s.List(settings.AdminHost), Open: map[string]http.Handler{"GET /metrics/envoy": proxy.Metrics()},
-		Readiness: func() ([]string, error) { return who.Faults(), ready() },
+		Listener: adminListener, Metrics: metrics, Log: log, Hosts: s.List(settings.AdminHost), Open: map[string]http.Handler{"GET /metrics/envoy": proxy.Metrics()},
+		Readiness: func() ([]string, error) { return append(who.Faults(), relay.Faults()...), ready() },
 	})
 	// The proxy outlives the signal until it has drained.
 	alive, end := context.WithCancel(context.WithoutCancel(told))
@@ -85,7 +88,7 @@ func runEnvoy(cmd *cobra.Command, _ []string) error {
 		}
 		return say(cmd, s, proxy, adminListener.Addr().String())
 	})
-	return daemon.Run(alive, proxy, who, admin, stop, announce, hangup.Runner(log))
+	return daemon.Run(alive, proxy, relay, who, admin, stop, announce, hangup.Runner(log))
 }
 
 func say(cmd *cobra.Command, s settings.Settings, proxy *envoy.Supervisor, admin string) error {
@@ -102,47 +105,51 @@ func say(cmd *cobra.Command, s settings.Settings, proxy *envoy.Supervisor, admin
 	}{true, contract.RoleEdge, admin, os.Getpid(), map[string]int{"envoy": proxy.PID()}})
 }
 
-func newProxy(ctx context.Context, s settings.Settings, log *slog.Logger) (*envoy.Supervisor, *Trust, error) {
+func newProxy(ctx context.Context, s settings.Settings, metrics *prometheus.Registry, log *slog.Logger) (*envoy.Supervisor, *agent.Agent, *Trust, error) {
 	path, err := envoy.Locate(ctx, s.Text(settings.EnvoyPath), ".")
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	dir, err := s.DataFolder(".")
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	servers, err := s.Servers(settings.XDSServers, dir)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	adminAt, err := s.EnvoyAdmin(dir)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	who, err := Of(ctx, s, contract.RoleEdge, dir, log, servers...)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	if who.Source != nil && who.run == nil {
 		if err := who.writeProxy(dir); err != nil {
-			return nil, nil, err
+			return nil, nil, nil, err
 		}
 		who.run = func(ctx context.Context) error { return who.keepProxy(ctx, dir) }
 	}
+	relay, at, err := newAgent(ctx, s, who, servers, dir, metrics, log)
+	if err != nil {
+		return nil, nil, nil, err
+	}
 	b := envoy.Bootstrap{
 		NodeID: who.Name, Zone: s.Text("zone"), TrustDomain: who.Domain,
-		XDSServers: servers,
+		XDSServers: []string{at},
 	}
 	if b.NodeID == "" {
 		b.NodeID = s.Text(settings.NodeID)
 	}
 	if b.NodeID == "" {
 		if b.NodeID, err = os.Hostname(); err != nil {
-			return nil, nil, err
+			return nil, nil, nil, err
 		}
 	}
 	proxy, err := envoy.NewSupervisor(ctx, envoy.SupervisorConfig{
 		Path: path, Dir: dir, Bootstrap: b, Admin: adminAt, Concurrency: s.Number(settings.Workers), Output: s.Stderr(), Log: log, DieWithParent: true,
 	})
-	return proxy, who, err
+	return proxy, relay, who, err
 }
