@@ -29,6 +29,7 @@ import (
 	"tollgate/extauthz/credential"
 	"tollgate/internal/adsclient"
 	"tollgate/internal/celenv"
+	"tollgate/internal/grpcserve"
 	"tollgate/internal/identity"
 	"tollgate/internal/jwks"
 )
@@ -169,20 +170,11 @@ func (s *Server) Run(ctx context.Context) error {
 	serving := health.NewServer()
 	serving.SetServingStatus("", healthv1.HealthCheckResponse_NOT_SERVING)
 	healthv1.RegisterHealthServer(server, serving)
-	served := make(chan error, 1)
-	go func() { served <- server.Serve(s.cfg.Listener) }()
 	group.Go(func() error { return s.client.Run(running) })
 	group.Go(func() error { return s.followKeys(running) })
 	group.Go(func() error { return s.housekeeping(running, serving) })
 	group.Go(func() error {
-		select {
-		case err := <-served:
-			return fmt.Errorf("extauthz: serve %s: %w", s.cfg.Listener.Addr(), err)
-		case <-running.Done():
-		}
-		serving.Shutdown()
-		stop(server)
-		return <-served // nil after a stop
+		return grpcserve.Run(running, grpcserve.Config{Name: "extauthz", Listener: s.cfg.Listener, Server: server, Health: serving, Grace: stopGrace})
 	})
 	err := group.Wait()
 	s.jobs.Wait()
@@ -190,21 +182,6 @@ func (s *Server) Run(ctx context.Context) error {
 		return nil
 	}
 	return err
-}
-
-// stop lets calls end; a connection that stays open is cut after the grace.
-func stop(server *grpc.Server) {
-	done := make(chan struct{})
-	go func() {
-		server.GracefulStop()
-		close(done)
-	}()
-	select {
-	case <-done:
-	case <-time.After(stopGrace):
-		server.Stop()
-		<-done
-	}
 }
 
 func (s *Server) housekeeping(ctx context.Context, serving *health.Server) error {

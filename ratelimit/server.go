@@ -21,6 +21,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 
 	"tollgate/internal/adsclient"
+	"tollgate/internal/grpcserve"
 	"tollgate/ratelimit/rls"
 	"tollgate/ratelimit/store"
 )
@@ -125,27 +126,14 @@ func (s *Server) Run(ctx context.Context) error {
 	if s.shared != nil {
 		group.Go(func() error { return s.shared.Run(ctx) })
 	}
-	group.Go(func() error { return s.serve(ctx) })
+	group.Go(func() error {
+		return grpcserve.Run(ctx, grpcserve.Config{Name: "rate limit", Listener: s.cfg.Listener, Server: s.grpc, Health: s.health, Grace: stopGrace})
+	})
 	err := group.Wait()
 	if s.redis != nil {
 		err = errors.Join(err, s.redis.Close())
 	}
 	return err
-}
-
-func (s *Server) serve(ctx context.Context) error {
-	served := make(chan error, 1)
-	go func() { served <- s.grpc.Serve(s.cfg.Listener) }()
-	select {
-	case err := <-served:
-		return fmt.Errorf("rate limit: serve %s: %w", s.cfg.Listener.Addr(), err)
-	case <-ctx.Done():
-	}
-	s.health.Shutdown()
-	hard := time.AfterFunc(stopGrace, s.grpc.Stop)
-	defer hard.Stop()
-	s.grpc.GracefulStop()
-	return <-served
 }
 
 func (s *Server) apply(u adsclient.Update) error {

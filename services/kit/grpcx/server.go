@@ -22,6 +22,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"tollgate/api/contract"
+	"tollgate/internal/grpcserve"
 	"tollgate/internal/otlp"
 	"tollgate/services/kit/fault"
 	"tollgate/services/kit/red"
@@ -81,18 +82,7 @@ func (s *Server) Drain() { s.health.Shutdown() }
 
 // Run serves until ctx ends, then stops accepting and finishes what runs.
 func (s *Server) Run(ctx context.Context) error {
-	done := make(chan error, 1)
-	go func() { done <- s.server.Serve(s.cfg.Listener) }()
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-	}
-	s.Drain()
-	hard := time.AfterFunc(s.cfg.Grace, s.server.Stop)
-	defer hard.Stop()
-	s.server.GracefulStop()
-	return <-done
+	return grpcserve.Run(ctx, grpcserve.Config{Name: "gRPC", Listener: s.cfg.Listener, Server: s.server, Health: s.health, Grace: s.cfg.Grace})
 }
 
 func (s *Server) intercept(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (resp any, err error) {
