@@ -104,7 +104,10 @@ func New(cfg Config) (*Server, error) {
 	}
 	s := &Server{
 		cfg: cfg, log: cfg.Log, extraKeys: map[string]credential.StaticKeys{}, becameOK: make(chan struct{}),
-		transport: &http.Transport{Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true, TLSHandshakeTimeout: 5 * time.Second},
+		// One connection serves the fetches that tokens of unknown keys ask for.
+		transport: &http.Transport{
+			Proxy: http.ProxyFromEnvironment, TLSHandshakeTimeout: 5 * time.Second, MaxIdleConnsPerHost: 1, IdleConnTimeout: 2 * time.Second,
+		},
 	}
 	for name, document := range cfg.ExtraJWKS {
 		set, err := jwks.Parse(document)

@@ -74,7 +74,7 @@ func (m *mutable) Keys(now time.Time) (jwks.Set, time.Time, bool) {
 	return m.set, m.since, !m.absent
 }
 
-func (m *mutable) Await(context.Context, string, time.Time) bool {
+func (m *mutable) Await(context.Context, credential.Wanted) bool {
 	if m.fresh {
 		m.set, m.absent = m.comes, false
 	}

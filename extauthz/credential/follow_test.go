@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -120,17 +121,16 @@ type web struct {
 
 func (w *web) RoundTrip(r *http.Request) (*http.Response, error) {
 	w.mu.Lock()
-	slow := w.slow
-	w.mu.Unlock()
-	time.Sleep(slow)
-	w.mu.Lock()
-	defer w.mu.Unlock()
 	w.calls++
-	if w.fail {
+	slow, fail := w.slow, w.fail
+	h := http.Header{"Cache-Control": {w.control}, "Location": {"https://evil.test/"}}
+	response := &http.Response{StatusCode: w.status, Header: h, Body: io.NopCloser(strings.NewReader(w.body)), Request: r}
+	w.mu.Unlock()
+	time.Sleep(slow) // a key that comes meanwhile is not in it
+	if fail {
 		return nil, errors.New("down")
 	}
-	h := http.Header{"Cache-Control": {w.control}, "Location": {"https://evil.test/"}}
-	return &http.Response{StatusCode: w.status, Header: h, Body: io.NopCloser(strings.NewReader(w.body)), Request: r}, nil
+	return response, nil
 }
 
 func (w *web) change(edit func()) {
@@ -145,10 +145,15 @@ func (w *web) count() int {
 	return w.calls
 }
 
-func keySet(t *testing.T, kid string) string {
+// keySet has a new key for each kid.
+func keySet(t *testing.T, kids ...string) string {
 	t.Helper()
-	public, _, _ := ed25519.GenerateKey(rand.Reader)
-	data, err := jwks.Marshal(jwks.Key{ID: kid, Alg: jwks.EdDSA, Public: public})
+	var keys []jwks.Key
+	for _, kid := range kids {
+		public, _, _ := ed25519.GenerateKey(rand.Reader)
+		keys = append(keys, jwks.Key{ID: kid, Alg: jwks.EdDSA, Public: public})
+	}
+	data, err := jwks.Marshal(keys...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -232,7 +237,7 @@ func running(t *testing.T, w *web) *credential.Remote {
 func ask(t *testing.T, r *credential.Remote, kid string) (found, fresh bool, took time.Duration) {
 	t.Helper()
 	start := time.Now()
-	fresh = r.Await(t.Context(), kid, start)
+	fresh = r.Await(t.Context(), credential.Wanted{KeyID: kid, Issued: start, Arrived: start})
 	set, _, _ := r.Keys(time.Now())
 	_, found = set.Lookup(kid)
 	return found, fresh, time.Since(start)
@@ -266,30 +271,106 @@ func TestRotation(t *testing.T) {
 	})
 }
 
-// TestUnknownKids: a flood of them costs one fetch in 10 s and makes nobody wait
-// for a fetch that cannot come.
+// TestUnknownKids: whatever kids somebody floods us with, a token of a key that
+// was just rotated in waits 300 ms at most, and the issuer is asked five times a
+// second at most. More cannot be had: nobody can tell the first token of a new
+// key from one of no key, so that an attacker's best play is a new kid every
+// 200 ms, and whoever fetches less often than that keeps somebody waiting.
 func TestUnknownKids(t *testing.T) {
+	for name, flood := range map[string]struct {
+		every time.Duration
+		kid   func(n int) string
+	}{
+		"1,000 a second, each of its own":     {time.Millisecond, func(n int) string { return "x" + strconv.Itoa(n) }},
+		"1,000 a second, all the same":        {time.Millisecond, func(int) string { return "x" }},
+		"the next keys' own, before they are": {time.Millisecond, func(n int) string { return "k" + strconv.Itoa(n%41) }},
+		"one in 10 s":                         {10 * time.Second, func(int) string { return "x" }},
+		"one as soon as it costs a fetch":     {200 * time.Millisecond, func(n int) string { return "x" + strconv.Itoa(n) }},
+		"without a kid":                       {time.Millisecond, func(int) string { return "" }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := &web{body: keySet(t, "k0", "other"), status: 200, slow: 90 * time.Millisecond, control: "max-age=900"}
+				r := running(t, w)
+				time.Sleep(time.Second)
+				ctx, cancel := context.WithCancel(t.Context())
+				var attack sync.WaitGroup
+				attack.Go(func() {
+					for n := 0; ctx.Err() == nil; n++ {
+						attack.Go(func() { ask(t, r, flood.kid(n)) })
+						time.Sleep(flood.every)
+					}
+				})
+				before, start := w.count(), time.Now()
+				for n := 1; n <= 40; n++ {
+					time.Sleep(time.Duration(1000+n*37) * time.Millisecond) // to meet the fetches at other places each time
+					kid := "k" + strconv.Itoa(n)
+					w.change(func() { w.body = keySet(t, kid, "other") })
+					time.Sleep(time.Microsecond)
+					if found, _, took := ask(t, r, kid); !found || took > 300*time.Millisecond {
+						t.Errorf("%s: found %v after %v", kid, found, took)
+					}
+				}
+				if n, most := w.count()-before, int(time.Since(start)/(200*time.Millisecond))+41; n > most {
+					t.Errorf("%d fetches in %v, want at most %d", n, time.Since(start), most)
+				}
+				cancel()
+				attack.Wait()
+				after := w.count()
+				time.Sleep(10 * time.Minute)
+				if n := w.count() - after; n > 2 {
+					t.Errorf("%d fetches in ten minutes after the flood", n)
+				}
+			})
+		})
+	}
+}
+
+// TestKeysWithoutAName: a set whose key has no kid is no news for ever.
+func TestKeysWithoutAName(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &web{body: keySet(t, ""), status: 200, slow: time.Millisecond}
+		r := running(t, w)
+		time.Sleep(time.Second)
+		before, start := w.count(), time.Now()
+		for time.Since(start) < time.Minute {
+			ask(t, r, "x")
+			time.Sleep(time.Millisecond)
+		}
+		if n := w.count() - before; n > 305 {
+			t.Errorf("%d fetches in a minute, want at most 300", n)
+		}
+	})
+}
+
+// TestOldTokensOfNoKey: whoever keeps tokens of a key that is long gone is no
+// attack, yet there may be many of them: they cost one fetch in 10 s, and none
+// waits for one that does not come.
+func TestOldTokensOfNoKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &web{body: keySet(t, "one"), status: 200, slow: 50 * time.Millisecond}
 		r := running(t, w)
 		time.Sleep(time.Second)
-		before := w.count()
-		if found, fresh, took := ask(t, r, "x"); found || !fresh || took != 50*time.Millisecond {
-			t.Errorf("the first: found %v, fresh %v, after %v", found, fresh, took)
-		}
-		for range 95 {
-			if found, fresh, took := ask(t, r, "x"); found || fresh || took != 0 {
-				t.Fatalf("found %v, fresh %v, after %v", found, fresh, took)
+		issued := time.Now().Add(-time.Hour)
+		before, waited := w.count(), 0
+		for range 600 {
+			start := time.Now()
+			r.Await(t.Context(), credential.Wanted{KeyID: "gone", Issued: issued, Arrived: start})
+			if took := time.Since(start); took > 300*time.Millisecond {
+				t.Fatalf("waited %v", took)
+			} else if took > 0 {
+				waited++
 			}
 			time.Sleep(100 * time.Millisecond)
 		}
-		if n := w.count() - before; n != 1 {
-			t.Errorf("%d fetches in 9.5 s", n)
+		if n := w.count() - before; n < 5 || n > 8 {
+			t.Errorf("%d fetches in a minute, want 6 or 7", n)
+		} else if waited > 3*n {
+			t.Errorf("%d of 600 waited for %d fetches", waited, n)
 		}
-		time.Sleep(11 * time.Second) // the flood's second fetch, and its 10 s
 		w.change(func() { w.body = keySet(t, "two") })
-		if found, _, _ := ask(t, r, "two"); !found {
-			t.Error("after the flood a rotation is not seen")
+		if found, _, took := ask(t, r, "two"); !found || took > 300*time.Millisecond {
+			t.Errorf("a new key beside them: found %v after %v", found, took)
 		}
 	})
 }
@@ -334,7 +415,7 @@ func TestSlowAndLostIssuers(t *testing.T) {
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		if r.Await(ctx, "two", time.Now()) {
+		if r.Await(ctx, credential.Wanted{KeyID: "two", Arrived: time.Now()}) {
 			t.Error("a caller who left")
 		}
 	})
@@ -371,7 +452,7 @@ func TestNotTheSet(t *testing.T) {
 			for deadline := time.Now().Add(5 * time.Second); asked.Load() == 0 && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 				continue
 			}
-			r.Await(ctx, "evil", time.Now())
+			r.Await(ctx, credential.Wanted{KeyID: "evil", Arrived: time.Now()})
 			if _, _, ok := r.Keys(time.Now()); ok || asked.Load() == 0 {
 				t.Errorf("taken as keys, after %d requests", asked.Load())
 			}

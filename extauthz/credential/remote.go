@@ -23,12 +23,18 @@ const (
 	refreshDefault = 5 * time.Minute
 	refreshMin     = time.Minute
 	refreshMax     = 15 * time.Minute
-	refreshFailed  = 2 * time.Second  // first wait after a failure; doubles
-	missSpacing    = 10 * time.Second // after a refresh that tokens asked for and that brought nothing
+	refreshFailed  = 2 * time.Second // first wait after a failure; doubles
 	awaitRefresh   = 300 * time.Millisecond
-	maxWaiting     = 1024
-	staleLimit     = 24 * time.Hour
-	fetchTimeout   = 5 * time.Second
+	// After a fetch that brought nothing new, one that tokens ask for begins no
+	// sooner than this after it. A token that nobody
+	// can tell from the first of a new key has the short wait, whoever else asks:
+	// the 300 ms of its patience less what a fetch takes. One that says it is older
+	// than the set, or an issuer that failed, has the long one.
+	soonAgain    = 200 * time.Millisecond
+	laterAgain   = 10 * time.Second
+	maxWaiting   = 1024
+	staleLimit   = 24 * time.Hour
+	fetchTimeout = 5 * time.Second
 )
 
 // Remote is a key set behind a URL. It is fetched by Run alone, never by a
@@ -37,15 +43,16 @@ type Remote struct {
 	url    string
 	client *http.Client
 	log    *slog.Logger
-	miss   chan struct{}
+	wake   chan struct{} // the next fetch is due sooner
 	state  atomic.Pointer[fetched]
 	seats  chan struct{} // of requests that wait
 
 	mu      sync.Mutex
 	ended   chan struct{} // closed when the fetch under way, or the next one, ends
 	running bool
-	due     time.Time // of the next fetch that needs no asking
-	vain    time.Time // of the last fetch that was asked for and brought nothing new
+	due     time.Time // of the next fetch
+	vain    time.Time // of the last fetch that brought nothing new
+	failed  bool      // the last fetch did
 }
 
 // fetched is a key set and when the fetch that brought it began.
@@ -78,7 +85,7 @@ func NewRemote(rawURL string, transport http.RoundTripper, log *slog.Logger) (*R
 		return nil, err
 	}
 	return &Remote{
-		url: rawURL, log: log, miss: make(chan struct{}, 1), seats: make(chan struct{}, maxWaiting), ended: make(chan struct{}),
+		url: rawURL, log: log, wake: make(chan struct{}, 1), seats: make(chan struct{}, maxWaiting), ended: make(chan struct{}),
 		client: &http.Client{
 			Transport: transport, Timeout: fetchTimeout,
 			CheckRedirect: func(*http.Request, []*http.Request) error { return errors.New("redirects are not followed") },
@@ -96,9 +103,9 @@ func (r *Remote) Keys(now time.Time) (jwks.Set, time.Time, bool) {
 }
 
 // Await asks for a refresh, many at once for one, and waits for it for at most
-// 300 ms. It does not wait where none can come: refreshes that brought nothing
-// are 10 s apart, and a bounded number of requests wait.
-func (r *Remote) Await(ctx context.Context, kid string, arrived time.Time) bool {
+// 300 ms. It does not wait where none can come in that time, nor where too many
+// wait already.
+func (r *Remote) Await(ctx context.Context, want Wanted) bool {
 	select {
 	case r.seats <- struct{}{}:
 		defer func() { <-r.seats }()
@@ -108,17 +115,13 @@ func (r *Remote) Await(ctx context.Context, kid string, arrived time.Time) bool 
 	ctx, cancel := context.WithTimeout(ctx, awaitRefresh)
 	defer cancel()
 	for {
-		ended, soon := r.next(time.Now())
+		ended := r.ending()
 		if f := r.state.Load(); f != nil {
-			if _, found := f.set.Lookup(kid); found || !f.at.Before(arrived) {
-				return !f.at.Before(arrived)
+			if _, found := f.set.Lookup(want.KeyID); found || !f.at.Before(want.Arrived) {
+				return !f.at.Before(want.Arrived)
 			}
 		}
-		select {
-		case r.miss <- struct{}{}:
-		default:
-		}
-		if !soon {
+		if !r.ask(want, time.Now()) {
 			return false
 		}
 		select {
@@ -129,19 +132,41 @@ func (r *Remote) Await(ctx context.Context, kid string, arrived time.Time) bool 
 	}
 }
 
-// next returns what is closed when a fetch ends, and whether one may end soon.
-func (r *Remote) next(now time.Time) (ended chan struct{}, soon bool) {
+// ending is closed when the fetch under way, or the next one, ends.
+func (r *Remote) ending() <-chan struct{} {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	horizon := now.Add(awaitRefresh)
-	return r.ended, r.running || r.due.Before(horizon) || r.vain.Add(missSpacing).Before(horizon)
+	return r.ended
+}
+
+// ask brings the next fetch forward as far as this token may, and reports
+// whether one may end soon.
+func (r *Remote) ask(want Wanted, now time.Time) (soon bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.running {
+		return true // whoever it does not help asks again
+	}
+	spacing := soonAgain
+	if f := r.state.Load(); r.failed || f != nil && want.issuedBefore(f.at) {
+		spacing = laterAgain
+	}
+	if at := r.vain.Add(spacing); at.Before(r.due) {
+		r.due = at
+		select {
+		case r.wake <- struct{}{}:
+		default:
+		}
+	}
+	return r.due.Before(now.Add(awaitRefresh))
 }
 
 // Run fetches until ctx ends: when the set is due, sooner after a failure or
 // when a token names a key that is not there, but not at once again where that
 // was in vain.
 func (r *Remote) Run(ctx context.Context) error {
-	failures, asked := 0, false
+	defer r.client.CloseIdleConnections()
+	failures := 0
 	for {
 		started := r.begin()
 		keep, news, err := r.fetch(ctx, started)
@@ -155,12 +180,11 @@ func (r *Remote) Run(ctx context.Context) error {
 		} else {
 			failures = 0
 		}
-		r.end(started, wait, asked && !news)
+		r.end(started, wait, !news, err != nil)
 		if err != nil {
 			r.log.Warn("key set could not be fetched, the last one stays", "component", "extauthz", "resource", r.url, "err", err)
 		}
-		var ok bool
-		if asked, ok = r.rest(ctx, started.Add(wait)); !ok {
+		if !r.rest(ctx) {
 			return nil
 		}
 	}
@@ -174,38 +198,32 @@ func (r *Remote) begin() time.Time {
 }
 
 // end tells those who wait.
-func (r *Remote) end(started time.Time, wait time.Duration, vain bool) {
+func (r *Remote) end(started time.Time, wait time.Duration, vain, failed bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.running, r.due = false, started.Add(wait)
+	r.running, r.failed, r.due = false, failed, started.Add(wait)
 	if vain {
 		r.vain = started
-	}
-	// Whoever asked is answered, or asks again.
-	select {
-	case <-r.miss:
-	default:
 	}
 	close(r.ended)
 	r.ended = make(chan struct{})
 }
 
-// rest waits until a fetch is due, and reports whether a token asked for it,
-// and whether to go on.
-func (r *Remote) rest(ctx context.Context, due time.Time) (asked, ok bool) {
-	timer := time.NewTimer(time.Until(due))
-	defer timer.Stop()
-	for miss := r.miss; ; miss = nil {
+// rest waits until a fetch is due, and reports whether to go on.
+func (r *Remote) rest(ctx context.Context) bool {
+	for {
+		r.mu.Lock()
+		due := r.due
+		r.mu.Unlock()
+		timer := time.NewTimer(time.Until(due))
 		select {
 		case <-ctx.Done():
-			return false, false
+			timer.Stop()
+			return false
 		case <-timer.C:
-			return asked, true
-		case <-miss:
-			if may := r.vain.Add(missSpacing); may.Before(due) {
-				asked = true
-				timer.Reset(time.Until(may))
-			}
+			return true
+		case <-r.wake:
+			timer.Stop()
 		}
 	}
 }

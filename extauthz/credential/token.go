@@ -27,10 +27,24 @@ type KeySource interface {
 	// Keys returns the current set and since when it is known to be current; ok is
 	// false while none could be had.
 	Keys(now time.Time) (set jwks.Set, since time.Time, ok bool)
-	// Await asks for a set that is no older than arrived and waits for it, a moment
-	// at most and no longer than until one has the key. It reports whether the set
-	// now is that new.
-	Await(ctx context.Context, kid string, arrived time.Time) bool
+	// Await asks for a set that is no older than the token's arrival and waits for
+	// it, a moment at most and no longer than until one has the key. It reports
+	// whether the set now is that new.
+	Await(ctx context.Context, want Wanted) bool
+}
+
+// Wanted is the key of a token that the set at hand lacks.
+type Wanted struct {
+	KeyID   string
+	Issued  time.Time // as the token says, which is not verified; zero: it does not
+	Arrived time.Time
+}
+
+// issuedBefore reports whether the token says that it is older than a key set,
+// so that its key should have been in it. A liar gets 401 for 503, or the other
+// way round.
+func (w Wanted) issuedBefore(since time.Time) bool {
+	return !w.Issued.IsZero() && w.Issued.Add(clocksApart).Before(since)
 }
 
 // StaticKeys is a key set that came with the config.
@@ -40,7 +54,7 @@ type StaticKeys jwks.Set
 func (s StaticKeys) Keys(now time.Time) (jwks.Set, time.Time, bool) { return jwks.Set(s), now, true }
 
 // Await has nothing to wait for.
-func (s StaticKeys) Await(context.Context, string, time.Time) bool { return true }
+func (s StaticKeys) Await(context.Context, Wanted) bool { return true }
 
 // Issuer verifies the tokens of one issuer under one configuration; another
 // configuration is another Issuer with an empty cache, so that nothing verified

@@ -184,3 +184,30 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte(`{"keys":[{"kty":"OKP","crv":"Ed25519","x":"AA"}]}`))
 	f.Fuzz(func(_ *testing.T, data []byte) { _, _ = jwks.Parse(data) })
 }
+
+// TestCovers: news is what a set says, not that it leaves the names out.
+func TestCovers(t *testing.T) {
+	one, _, _ := ed25519.GenerateKey(rand.Reader)
+	two, _, _ := ed25519.GenerateKey(rand.Reader)
+	key := func(id string, public ed25519.PublicKey) jwks.Key {
+		return jwks.Key{ID: id, Alg: jwks.EdDSA, Public: public}
+	}
+	for name, c := range map[string]struct {
+		held, other jwks.Set
+		want        bool
+	}{
+		"the same":             {jwks.NewSet(key("a", one)), jwks.NewSet(key("a", one)), true},
+		"the same, unnamed":    {jwks.NewSet(key("", one)), jwks.NewSet(key("", one)), true},
+		"one less":             {jwks.NewSet(key("a", one), key("b", two)), jwks.NewSet(key("b", two)), true},
+		"one more":             {jwks.NewSet(key("a", one)), jwks.NewSet(key("a", one), key("b", two)), false},
+		"another key":          {jwks.NewSet(key("a", one)), jwks.NewSet(key("a", two)), false},
+		"another key, unnamed": {jwks.NewSet(key("", one)), jwks.NewSet(key("", two)), false},
+		"another name":         {jwks.NewSet(key("a", one)), jwks.NewSet(key("b", one)), false},
+		"a name, now none":     {jwks.NewSet(key("a", one)), jwks.NewSet(key("", one)), false},
+		"nothing":              {jwks.NewSet(key("a", one)), jwks.Set{}, true},
+	} {
+		if got := c.held.Covers(c.other); got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
