@@ -143,6 +143,9 @@ func (c *ControlPlane) Faults() []string {
 	if c.proxy != "" && !c.ledger.Connected(c.proxy) {
 		faults = append(faults, fmt.Sprintf("the proxy of this machine, %q, is not connected: it serves what it had", c.proxy))
 	}
+	if err := c.members.Fault(); err != nil {
+		faults = append(faults, err.Error())
+	}
 	return append(faults, c.ledger.Faults()...)
 }
 

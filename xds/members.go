@@ -5,6 +5,8 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"strings"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc/credentials"
@@ -12,6 +14,7 @@ import (
 	"tollgate/api/contract"
 	"tollgate/internal/peer"
 	"tollgate/xds/admin"
+	"tollgate/xds/discovery"
 	"tollgate/xds/trust"
 )
 
@@ -20,6 +23,8 @@ import (
 type members struct {
 	server  *http.Server
 	handoff *peer.Handoff
+	fleet   *trust.Members
+	leave   func(service string) // the registry forgets a service
 }
 
 // open makes the credentials of the xDS port.
@@ -27,7 +32,11 @@ func open(cfg Config, api admin.Config, log *slog.Logger) (*members, credentials
 	if cfg.Identity == nil {
 		return &members{}, peer.Credentials(peer.Plain()), nil
 	}
-	api.Owns = func(r *http.Request, service string) bool { return owns(r, service, log) }
+	fleet, err := trust.OpenMembers(cfg.DataDir, time.Now)
+	if err != nil {
+		return nil, nil, err
+	}
+	api.Owns = func(r *http.Request, service string) bool { return owns(r, service, fleet, log) }
 	mux := http.NewServeMux()
 	mux.Handle("/v1/registry/", admin.New(api))
 	if cfg.Authority != nil {
@@ -39,12 +48,12 @@ func open(cfg Config, api admin.Config, log *slog.Logger) (*members, credentials
 		mux.Handle("/v1/join", door)
 		mux.Handle("/v1/renew", door)
 	}
-	m := &members{handoff: peer.NewHandoff(cfg.Listener.Addr()), server: &http.Server{
+	m := &members{fleet: fleet, leave: api.Registry.Leave, handoff: peer.NewHandoff(cfg.Listener.Addr()), server: &http.Server{
 		Handler: renewing(mux), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second,
 		IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}}
 	mutual := peer.Mutual{
-		Source: cfg.Identity, HTTP: m.handoff.Give, Log: log,
+		Source: cfg.Identity, HTTP: m.handoff.Give, Refuse: fleet.Refuse, Log: log,
 		Roles: []string{contract.RoleEdge, contract.RoleExtAuthz, contract.RoleRateLimit, contract.RoleClient},
 	}
 	return m, peer.Credentials(mutual.Credentials()), nil
@@ -67,15 +76,53 @@ func renewing(next http.Handler) http.Handler {
 
 // owns says whether a request comes from a member that is the service, or its
 // half that speaks gRPC, which registers beside it.
-func owns(r *http.Request, service string, log *slog.Logger) bool {
+func owns(r *http.Request, service string, fleet *trust.Members, log *slog.Logger) bool {
 	who, ok := trust.Member(r)
-	if ok && who.Role == contract.RoleService && (service == who.Name || service == who.Name+"-grpc") {
+	if !ok {
+		return false
+	}
+	if err := fleet.Refuse(who); err != nil {
+		log.Warn("registration refused", "resource", service, "address", r.RemoteAddr, "err", err)
+		return false
+	}
+	if who.Role == contract.RoleService && (service == who.Name || service == who.Name+"-grpc") {
 		return true
 	}
-	if ok {
-		log.Warn("registration refused: the certificate is another's", "identity", who.Role+"/"+who.Name, "resource", service, "address", r.RemoteAddr)
-	}
+	log.Warn("registration refused: the certificate is another's", "identity", who.Role+"/"+who.Name, "resource", service, "address", r.RemoteAddr)
 	return false
+}
+
+// watch takes the instances of services that are removed out of the balance:
+// each could have asked to be believed for minutes.
+func (m *members) watch(ctx context.Context) {
+	seen := map[string]time.Time{}
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		for member, since := range m.fleet.Removed() {
+			// One that was removed long ago and let in again keeps what it has.
+			if seen[member].Equal(since) || time.Since(since) > discovery.MaxTTL {
+				continue
+			}
+			seen[member] = since
+			if service, ok := strings.CutPrefix(member, contract.RoleService+"/"); ok {
+				m.leave(service)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// Fault says why removals cannot be read; nil when they can.
+func (m *members) Fault() error {
+	if m.fleet == nil {
+		return nil
+	}
+	return m.fleet.Fault()
 }
 
 // Run serves until ctx ends.
@@ -84,6 +131,11 @@ func (m *members) Run(ctx context.Context) error {
 		<-ctx.Done()
 		return nil
 	}
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	watching.Go(func() { m.watch(ctx) })
 	done := make(chan error, 1)
 	go func() { done <- m.server.Serve(m.handoff) }()
 	select {

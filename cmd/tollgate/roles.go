@@ -168,7 +168,7 @@ func loadIdentity(s settings.Settings, dataDir string) (ed25519.PrivateKey, erro
 func serverOptions(t *fleet.Trust) []grpc.ServerOption {
 	return []grpc.ServerOption{
 		t.Server(contract.RoleEdge),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 5 * time.Second, MaxConnectionAge: fleet.ConnectionAge}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 5 * time.Second, MaxConnectionAge: t.ConnectionAge()}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
 		grpc.MaxConcurrentStreams(100_000),
 	}

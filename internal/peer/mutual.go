@@ -38,7 +38,7 @@ func IdentityOf(certificate *x509.Certificate) (Identity, error) {
 	if !ok || role == "" || name == "" || strings.Contains(name, "/") {
 		return Identity{UID: NoUID}, fmt.Errorf("certificate of %s: a certificate of ours names spiffe://DOMAIN/ROLE/NAME", id)
 	}
-	return Identity{Name: name, Role: role, UID: NoUID}, nil
+	return Identity{Name: name, Role: role, UID: NoUID, NotBefore: certificate.NotBefore, NotAfter: certificate.NotAfter}, nil
 }
 
 // Source gives the certificate that we show and the roots that we believe. It is
@@ -49,14 +49,19 @@ type Source interface {
 }
 
 // Mutual is TLS 1.3 on which both ends are known by their certificates. No
-// session is resumed: every connection is judged by the roots of its moment.
+// session is resumed: every connection is judged by the roots of its moment. A
+// server ends it with the certificate that it was opened with.
 type Mutual struct {
 	Source Source
 	Roles  []string // those that the other end may have
 	// HTTP takes connections whose client speaks HTTP/1.1 (ALPN) instead of gRPC,
 	// also without a certificate, which is for it to judge. nil: there are none.
 	HTTP func(*tls.Conn)
-	Log  *slog.Logger // of a server: told of those who were refused
+	// Refuse says why a server does not want somebody whose certificate is good; it
+	// is asked at the handshake and, in memory, every second while a gRPC connection
+	// is open. nil: it wants everybody.
+	Refuse func(Identity) error
+	Log    *slog.Logger // of a server: told of those who were refused, and of those that were ended
 }
 
 // Client is what a client that speaks one of these protocols needs.
@@ -141,7 +146,7 @@ func (m *mutual) accept(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	if err != nil {
 		return nil, nil, errors.Join(err, raw.Close())
 	}
-	return conn, Info{
+	return m.bind(conn, identity), Info{
 		CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity}, kind: "tls", Identity: identity,
 	}, nil
 }
@@ -157,7 +162,10 @@ func (m *mutual) identify(state tls.ConnectionState) (Identity, error) {
 	if err != nil {
 		return identity, err
 	}
-	return identity, m.admits(state.PeerCertificates[0].URIs[0].String(), identity)
+	if err := m.admits(state.PeerCertificates[0].URIs[0].String(), identity); err != nil {
+		return identity, err
+	}
+	return identity, m.judge(identity)
 }
 
 func (m *mutual) ClientHandshake(ctx context.Context, authority string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {

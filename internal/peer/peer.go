@@ -3,11 +3,13 @@
 // between machines. Promise: an Identity comes from the transport alone (the
 // kernel's word for a socket, a verified certificate for TLS), never from what
 // the other end says; a process of a user that is not allowed is closed before
-// a byte of it is read; a socket that somebody serves is never taken away.
+// a byte of it is read; a socket that somebody serves is never taken away; no
+// gRPC connection outlives the certificate that opened it.
 package peer
 
 import (
 	"context"
+	"time"
 
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/peer"
@@ -23,6 +25,8 @@ type Identity struct {
 	Role  string // of the certificate: edge, extauthz, ratelimit, service, client; "" where there is none
 	UID   int    // user of the process at the other end of a socket; NoUID where that is unknown
 	Local bool   // it came over a Unix socket, and its user is allowed
+	// NotBefore and NotAfter are those of the certificate; zero where there is none.
+	NotBefore, NotAfter time.Time
 }
 
 // Info is what our transport credentials leave with a gRPC connection.

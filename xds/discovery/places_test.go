@@ -177,3 +177,29 @@ func TestAnothersAddress(t *testing.T) {
 	put("evil", "1", "10.0.0.1:80", true) // nobody is there any more
 	put("evil", "1", "10.0.0.2:80", false)
 }
+
+// TestLeave: a service that leaves takes its half that speaks gRPC along, and
+// nobody else's.
+func TestLeave(t *testing.T) {
+	r := discovery.NewRegistry(time.Now)
+	for i, service := range []string{"order", "order-grpc", "order2", "user"} {
+		if err := r.Put(service, "1", discovery.Registration{Address: netip.AddrPortFrom(netip.MustParseAddr("10.0.0.1"), uint16(80+i)).String(), TTL: 300}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	<-r.Changed()
+	r.Leave("order")
+	r.Leave("nobody")
+	left := r.Snapshot()
+	if len(left) != 2 || left["order2"] == nil || left["user"] == nil {
+		t.Errorf("%v are left", left)
+	}
+	select {
+	case <-r.Changed():
+	default:
+		t.Error("nobody is told")
+	}
+	if err := r.Put("user", "2", discovery.Registration{Address: "10.0.0.1:80"}); err != nil {
+		t.Errorf("its address is not free: %v", err)
+	}
+}

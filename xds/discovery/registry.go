@@ -21,11 +21,13 @@ import (
 	"tollgate/api/contract"
 )
 
+// MaxTTL is how long an instance may ask to be believed.
+const MaxTTL = 5 * time.Minute
+
 const (
 	maxServices  = 1000
 	maxInstances = 10_000 // in all
 	minTTL       = time.Second
-	maxTTL       = 5 * time.Minute
 	maxWeight    = 128
 	sweepEvery   = 200 * time.Millisecond
 	recheckEvery = 10 // sweeps
@@ -126,6 +128,24 @@ func (r *Registry) Delete(service, id string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.drop(service, id) {
+		r.signal()
+	}
+}
+
+// Leave drops all instances of a service, those that speak gRPC included.
+func (r *Registry) Leave(service string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	dropped := false
+	for name, instances := range r.services {
+		if ServiceOf(name) != ServiceOf(service) {
+			continue
+		}
+		for id := range instances {
+			dropped = r.drop(name, id) || dropped
+		}
+	}
+	if dropped {
 		r.signal()
 	}
 }
@@ -242,7 +262,7 @@ func check(service, id string, reg Registration) (Instance, time.Duration, error
 	if reg.TTL == 0 {
 		ttl = 10 * time.Second
 	}
-	if ttl < minTTL || ttl > maxTTL {
+	if ttl < minTTL || ttl > MaxTTL {
 		return Instance{}, 0, fmt.Errorf("ttl_s %d: from 1 to 300", reg.TTL)
 	}
 	address = netip.AddrPortFrom(address.Addr().Unmap(), address.Port())

@@ -63,6 +63,8 @@ type Authority struct {
 	cfg    Config
 	domain spiffeid.TrustDomain
 
+	members *Members
+
 	mu    sync.Mutex
 	read  time.Time
 	roots []root
@@ -80,7 +82,11 @@ func (r root) since() time.Time { return r.cert.NotBefore.Add(backdate) }
 // Open reads the CA, or makes it.
 func Open(cfg Config) (*Authority, error) {
 	cfg.TTL = cmp.Or(cfg.TTL, DefaultTTL)
-	a := &Authority{cfg: cfg}
+	members, err := OpenMembers(cfg.Dir, cfg.Now)
+	if err != nil {
+		return nil, err
+	}
+	a := &Authority{cfg: cfg, members: members}
 	if cfg.CertFile == "" {
 		if _, err := secretfile.LoadOrCreate(filepath.Join(cfg.Dir, folder, "1.pem"), a.create); err != nil {
 			return nil, fmt.Errorf("CA: %w", err)
@@ -291,6 +297,9 @@ func (a *Authority) trusted(now time.Time) []*x509.Certificate {
 // Domain is the trust domain of all members.
 func (a *Authority) Domain() spiffeid.TrustDomain { return a.domain }
 
+// Members are those of the fleet.
+func (a *Authority) Members() *Members { return a.members }
+
 // Roots are those to believe now.
 func (a *Authority) Roots() []*x509.Certificate {
 	a.refresh()
@@ -322,8 +331,15 @@ func (a *Authority) Issue(public crypto.PublicKey, role, name string) ([]*x509.C
 	if end.After(by.cert.NotAfter) {
 		end = by.cert.NotAfter
 	}
+	begin := now.Add(-min(backdate, a.cfg.TTL/10))
+	if since := a.members.sinceOf(role, name); begin.Before(since) {
+		if since.After(now.Add(backdate)) {
+			return nil, fmt.Errorf("%s/%s is %w until %s", role, name, ErrRemoved, since.Format(time.RFC3339))
+		}
+		begin = since // or it would look like one that was made before the removal
+	}
 	template := &x509.Certificate{
-		SerialNumber: number, NotBefore: now.Add(-min(backdate, a.cfg.TTL/10)), NotAfter: end,
+		SerialNumber: number, NotBefore: begin, NotAfter: end,
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
 		BasicConstraintsValid: true, URIs: []*url.URL{id.URL()},
 	}

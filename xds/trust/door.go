@@ -67,6 +67,11 @@ func (d *Door) renew(w http.ResponseWriter, r *http.Request) {
 		refuse(w, r, http.StatusUnauthorized, "missing_credential", "a renewal is asked for over a connection that shows the present certificate")
 		return
 	}
+	if err := d.Authority.members.Refuse(who); err != nil {
+		d.Log.Warn("renewal refused", "name", who.Role+"/"+who.Name, "address", r.RemoteAddr, "err", err)
+		refuse(w, r, http.StatusForbidden, "permission_denied", err.Error())
+		return
+	}
 	public, err := csr(w, r)
 	if err != nil {
 		refuse(w, r, http.StatusBadRequest, "bad_request", err.Error())
@@ -88,7 +93,7 @@ func (d *Door) answer(w http.ResponseWriter, r *http.Request, public *ecdsa.Publ
 }
 
 // Member is who shows a certificate on the connection of a request; the
-// handshake verified it.
+// handshake verified it. Whether it was removed since, Members know.
 func Member(r *http.Request) (peer.Identity, bool) {
 	if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 || r.TLS.Version < tls.VersionTLS13 {
 		return peer.Identity{UID: peer.NoUID}, false

@@ -38,6 +38,7 @@ type plane struct {
 	log     *lockedBuffer
 	tokens  *trust.Tokens
 	dir     string
+	members *trust.Members
 }
 
 type lockedBuffer struct {
@@ -71,10 +72,10 @@ func startPlane(t *testing.T, dir string, ttl time.Duration, role string) *plane
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &plane{address: l.Addr().String(), log: &lockedBuffer{}, tokens: tokens, dir: dir}
+	p := &plane{address: l.Addr().String(), log: &lockedBuffer{}, tokens: tokens, dir: dir, members: a.Members()}
 	log := slog.New(slog.NewJSONHandler(p.log, nil))
 	web := peer.NewHandoff(l.Addr())
-	mutual := peer.Mutual{Source: a.Own(role, "xds-1"), Roles: []string{contract.RoleEdge}, HTTP: web.Give, Log: log}
+	mutual := peer.Mutual{Source: a.Own(role, "xds-1"), Roles: []string{contract.RoleEdge}, HTTP: web.Give, Refuse: a.Members().Refuse, Log: log}
 	rpc := grpc.NewServer(grpc.Creds(mutual.Credentials()))
 	healthv1.RegisterHealthServer(rpc, health.NewServer())
 	server := &http.Server{Handler: (&trust.Door{Authority: a, Tokens: tokens, Log: log}).Handler(), ReadHeaderTimeout: time.Second}

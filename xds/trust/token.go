@@ -54,6 +54,10 @@ func (t *Tokens) Make(role, name string, ttl time.Duration) (string, error) {
 	if err := join.Valid(role, name); err != nil {
 		return "", err
 	}
+	// A name that nobody could remove again must not get in.
+	if err := t.authority.members.meet(role, name); err != nil {
+		return "", err
+	}
 	now := t.now()
 	claims := join.Claims{
 		RegisteredClaims: jwt.RegisteredClaims{
@@ -84,6 +88,12 @@ func (t *Tokens) Redeem(token string, public crypto.PublicKey) (role, name strin
 	}
 	if err := join.Valid(claims.Role, claims.Name); err != nil {
 		return "", "", fmt.Errorf("%w: %w", ErrToken, err)
+	}
+	if claims.IssuedAt == nil {
+		return "", "", fmt.Errorf("%w: it does not say when it was made", ErrToken)
+	}
+	if err := t.authority.members.judge(claims.Role, claims.Name, claims.IssuedAt.Time, "token"); err != nil {
+		return "", "", fmt.Errorf("%w: %w: `tollgate join-token` makes a new one", ErrToken, err)
 	}
 	der, err := x509.MarshalPKIXPublicKey(public)
 	if err != nil {

@@ -26,9 +26,9 @@ import (
 	"tollgate/xds/trust"
 )
 
-// ConnectionAge bounds a connection to a server on the request path, so that
-// none outlives the certificate it began with by much.
-const ConnectionAge = 12 * time.Hour
+// maxConnectionAge is that of connections to a server on the request path whose
+// certificates live long.
+const maxConnectionAge = 12 * time.Hour
 
 // Trust is who a process is. The zero Trust is nobody, on plain text.
 type Trust struct {
@@ -207,6 +207,22 @@ func (t *Trust) Web() *tls.Config {
 		return nil
 	}
 	return peer.Mutual{Source: t.Source, Roles: []string{contract.RoleXDS}}.Client("http/1.1")
+}
+
+// ConnectionAge is after what time a server on the request path asks a client to
+// come back over a new connection. All certificates of a fleet live as long as
+// ours, and are renewed at half their life: after a third (gRPC adds up to a tenth
+// of it) everybody shows a new one before the old one ends, which would cut calls.
+func (t *Trust) ConnectionAge() time.Duration {
+	if t.Source == nil {
+		return maxConnectionAge
+	}
+	svid, err := t.Source.GetX509SVID()
+	if err != nil {
+		return maxConnectionAge
+	}
+	leaf := svid.Certificates[0]
+	return min(maxConnectionAge, leaf.NotAfter.Sub(leaf.NotBefore)/3)
 }
 
 // Run renews what must be renewed until ctx ends.

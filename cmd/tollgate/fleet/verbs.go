@@ -2,11 +2,15 @@ package fleet
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"text/tabwriter"
 	"time"
 
 	"github.com/google/renameio/v2"
@@ -104,6 +108,80 @@ func hand(w io.Writer, token, file string) error {
 		return err
 	}
 	return renameio.WriteFile(file, []byte(token+"\n"), 0o600)
+}
+
+// Members is the verb about who is in the fleet.
+func Members() *cobra.Command {
+	remove := &cobra.Command{
+		Use: "remove ROLE/NAME…", Short: "Take members out of the fleet: what they have counts no more, and a new token lets the name in again", Args: cobra.MinimumNArgs(1),
+		RunE: verb.Do(func(cmd *cobra.Command, args []string) error {
+			s, err := settings.Load(cmd)
+			if err != nil {
+				return err
+			}
+			members, own, err := openMembers(s)
+			if err != nil {
+				return err
+			}
+			var until time.Time
+			var faults []error
+			for _, who := range args {
+				role, name, _ := strings.Cut(who, "/")
+				since, err := members.Remove(role, name, own)
+				if err != nil {
+					faults = append(faults, fmt.Errorf("%s: %w", who, err))
+					continue
+				}
+				until = since
+				fmt.Fprintf(cmd.ErrOrStderr(), "%s is out: the control planes end its connections within two seconds and take neither its certificate nor a token made before %s\n", who, since.Format(time.RFC3339))
+			}
+			time.Sleep(time.Until(until)) // under a second: a token that is made from now on counts
+			return errors.Join(faults...)
+		}),
+	}
+	list := &cobra.Command{
+		Use: "list", Short: "Who was ever let in, and who was removed", Args: cobra.NoArgs,
+		RunE: verb.Do(func(cmd *cobra.Command, _ []string) error {
+			s, err := settings.Load(cmd)
+			if err != nil {
+				return err
+			}
+			members, _, err := openMembers(s)
+			if err != nil {
+				return err
+			}
+			removed := members.Removed()
+			all := slices.AppendSeq(members.Known(), maps.Keys(removed))
+			slices.Sort(all)
+			table := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+			fmt.Fprintln(table, "MEMBER\tREMOVED")
+			for _, who := range slices.Compact(all) {
+				when := "-"
+				if since, is := removed[who]; is {
+					when = since.Format(time.RFC3339)
+				}
+				fmt.Fprintf(table, "%s\t%s\n", who, when)
+			}
+			return errors.Join(table.Flush(), members.Fault())
+		}),
+	}
+	for _, cmd := range []*cobra.Command{remove, list} {
+		settings.DataFlag(cmd.Flags())
+	}
+	return verb.Parent(&cobra.Command{Use: "members", Short: "Who is in the fleet: list, or remove one"}, list, remove)
+}
+
+// openMembers opens those of the folder of a control plane; own says that their
+// certificates are the operator's, who alone knows the names.
+func openMembers(s settings.Settings) (members *trust.Members, own bool, err error) {
+	dir := cmp.Or(s.Text(settings.DataDir), ".tollgate")
+	_, noCA := os.Stat(filepath.Join(dir, "join.key"))
+	_, noPlane := os.Stat(filepath.Join(dir, "registry.token"))
+	if noCA != nil && noPlane != nil {
+		return nil, false, fmt.Errorf("--%s %s is no control plane's (%w): name the folder of the control planes", settings.DataDir, dir, noPlane)
+	}
+	members, err = trust.OpenMembers(dir, time.Now)
+	return members, noCA != nil, err
 }
 
 // CA is the verb about the CA of the data folder.
