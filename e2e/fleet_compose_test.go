@@ -91,6 +91,7 @@ func TestCompose(t *testing.T) {
 			t.Error(err)
 		}
 	}
+	time.Sleep(1100 * time.Millisecond) // the other authorization server reads the key file within a second
 	// A tool of this test looks at the volumes; a container sees no more of them.
 	ownSecrets(t, p)
 
