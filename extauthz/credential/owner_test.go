@@ -1,0 +1,51 @@
+package credential_test
+
+import (
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"tollgate/extauthz/credential"
+)
+
+// TestRootKeepsTheOwner: what root changes, the server that is not root goes on
+// reading, and nobody else begins to.
+func TestRootKeepsTheOwner(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Fatal("this test gives files away: run it as root")
+	}
+	const owner, group = 4711, 4712
+	path := filepath.Join(t.TempDir(), "keys.yaml")
+	now := time.Now()
+	key, _, err := credential.CreateKey(path, credential.KeySpec{Tenant: "acme"}, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chown(path, owner, group); err != nil {
+		t.Fatal(err)
+	}
+	for name, change := range map[string]func() error{
+		"create": func() error {
+			_, _, err := credential.CreateKey(path, credential.KeySpec{Tenant: "acme"}, now)
+			return err
+		},
+		"rotate": func() error { _, _, _, err := credential.RotateKey(path, key.ID, time.Hour, now); return err },
+		"revoke": func() error { _, err := credential.RevokeKey(path, key.ID, now); return err },
+	} {
+		if err := change(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if stat, ok := info.Sys().(*syscall.Stat_t); !ok || stat.Uid != owner || stat.Gid != group || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s leaves it to %+v, %s", name, info.Sys(), info.Mode())
+		}
+	}
+	if left, err := os.ReadDir(filepath.Dir(path)); err != nil || len(left) > 2 { // the lock is beside it
+		t.Errorf("%v, %v", left, err)
+	}
+}
