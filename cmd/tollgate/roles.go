@@ -102,6 +102,9 @@ func runRole(cmd *cobra.Command, name, addressFlag string, build func(place) (ro
 	if p.xdsServers, err = s.Servers(settings.XDSServers, p.dataDir); err != nil {
 		return err
 	}
+	if err := s.OwnFolder(p.dataDir); err != nil {
+		return err
+	}
 	at, err := s.Place(addressFlag, p.dataDir)
 	if err != nil {
 		return err

@@ -136,8 +136,10 @@ func gatewayFiles(s settings.Settings) (set *files.Set, dataDir string, err erro
 	if set, err = files.New(s.List(settings.File)); err != nil {
 		return nil, "", settings.Usagef("%w", err)
 	}
-	dataDir, err = s.DataFolder(set.Dir())
-	return set, dataDir, err
+	if dataDir, err = s.DataFolder(set.Dir()); err != nil {
+		return nil, "", err
+	}
+	return set, dataDir, s.OwnFolder(dataDir)
 }
 
 // controlPlane makes the control plane of the settings; extauthz and ratelimit

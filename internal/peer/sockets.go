@@ -77,8 +77,10 @@ func (s Sockets) Dial(ctx context.Context, text string) (net.Conn, error) {
 	return &conn{Conn: c, uid: int(process.Uid)}, nil
 }
 
-func (s Sockets) allowed(process *syscall.Ucred) bool {
-	uid := int(process.Uid)
+func (s Sockets) allowed(process *syscall.Ucred) bool { return s.Allows(int(process.Uid)) }
+
+// Allows says whether a user is root, ours, or one of AllowUID.
+func (s Sockets) Allows(uid int) bool {
 	return uid == 0 || uid == os.Geteuid() || slices.Contains(s.AllowUID, uid)
 }
 

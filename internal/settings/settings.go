@@ -10,7 +10,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -271,17 +270,4 @@ func (s Settings) Admin() string {
 		return "127.0.0.1:0"
 	}
 	return s.Text(AdminAddress)
-}
-
-// DataFolder makes the folder of state and returns it: --data-dir, else
-// .tollgate beside the gateway file.
-func (s Settings) DataFolder(beside string) (string, error) {
-	dir := s.Text(DataDir)
-	if dir == "" {
-		dir = filepath.Join(beside, ".tollgate")
-	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return "", fmt.Errorf("--%s: %w", DataDir, err)
-	}
-	return dir, nil
 }

@@ -111,6 +111,9 @@ func newProxy(ctx context.Context, s settings.Settings, metrics *prometheus.Regi
 		return nil, nil, nil, err
 	}
 	dir, err := s.DataFolder(".")
+	if err == nil {
+		err = s.OwnFolder(dir)
+	}
 	if err != nil {
 		return nil, nil, nil, err
 	}

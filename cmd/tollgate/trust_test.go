@@ -1,0 +1,128 @@
+package main
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestNoCAInAMistypedFolder: who mistypes the folder is told, and nothing is made
+// there that would look like a fleet's.
+func TestNoCAInAMistypedFolder(t *testing.T) {
+	folder := t.TempDir()
+	plane := filepath.Join(folder, "plane")
+	if code, _, errs := tollgate(t, "join-token", "--role", "edge", "--name", "edge-1", "--data-dir", plane); code != exitDone {
+		t.Fatal(errs)
+	}
+	mistyped := filepath.Join(folder, "plan")
+	for _, args := range [][]string{
+		{"ca", "rotate", "--data-dir", mistyped}, {"members", "remove", "edge/edge-1", "--data-dir", mistyped}, {"members", "list", "--data-dir", mistyped},
+	} {
+		code, out, errs := tollgate(t, args...)
+		if code != exitFailed || out != "" || !strings.Contains(errs, "--data-dir "+mistyped) || !strings.Contains(errs, "name the folder of the control planes") {
+			t.Errorf("%q: exit %d\n%s%s", args, code, out, errs)
+		}
+		if _, err := os.Stat(mistyped); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%q made the folder: %v", args, err)
+		}
+	}
+	// An empty folder is no fleet's either.
+	if err := os.Mkdir(mistyped, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if code, _, _ := tollgate(t, "ca", "rotate", "--data-dir", mistyped); code != exitFailed {
+		t.Errorf("exit %d", code)
+	}
+	if left, err := os.ReadDir(mistyped); err != nil || len(left) != 0 {
+		t.Errorf("%v, %v", left, err)
+	}
+	if code, _, errs := tollgate(t, "ca", "rotate", "--data-dir", plane); code != exitDone || !strings.Contains(errs, "a new root is in "+plane) {
+		t.Errorf("exit %d: %s", code, errs)
+	}
+	if roots, err := filepath.Glob(filepath.Join(plane, "ca", "*.pem")); err != nil || len(roots) != 2 {
+		t.Errorf("%v, %v", roots, err)
+	}
+}
+
+// TestMembersVerbs: a removal says what it did and whom it could not find, and a
+// token that is made when it has returned is one that counts.
+func TestMembersVerbs(t *testing.T) {
+	dir := t.TempDir()
+	if code, _, errs := tollgate(t, "join-token", "--data-dir", dir, "edge/edge-1="+filepath.Join(dir, "1"), "service/edge-1="+filepath.Join(dir, "2")); code != exitDone {
+		t.Fatal(errs)
+	}
+	for _, c := range []struct {
+		args []string
+		code int
+		says []string
+	}{
+		{[]string{"members", "remove", "--data-dir", dir}, exitUsage, []string{"requires at least 1 arg"}},
+		{[]string{"members", "remove", "edge-1", "--data-dir", dir}, exitFailed, []string{`edge-1: role "edge-1"`}},
+		{[]string{"members", "remove", "edge/edge-2", "service/edge-1", "xds/xds-1", "--data-dir", dir}, exitFailed, []string{"service/edge-1 is out", "edge/edge-2: nobody was ever let in", "edge/edge-1, service/edge-1", `role "xds"`}},
+		{[]string{"members", "remov", "edge/edge-1"}, exitUsage, []string{`did you mean "remove"?`}},
+	} {
+		if code, _, errs := tollgate(t, c.args...); code != c.code || slices.ContainsFunc(c.says, func(say string) bool { return !strings.Contains(errs, say) }) {
+			t.Errorf("%q: exit %d\n%s", c.args, code, errs)
+		}
+	}
+	code, out, errs := tollgate(t, "members", "list", "--data-dir", dir)
+	lines := strings.Split(out, "\n")
+	if code != exitDone || len(lines) != 4 || !strings.HasPrefix(lines[1], "edge/edge-1 ") || !strings.HasSuffix(lines[1], " -") || !strings.HasPrefix(lines[2], "service/edge-1  ") {
+		t.Fatalf("exit %d\n%s%s", code, out, errs)
+	}
+	since, err := time.Parse(time.RFC3339, strings.Fields(lines[2])[1])
+	if err != nil || time.Now().Before(since) {
+		t.Errorf("it returned before %s: %v", since, err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "fleet", "removed", "edge.edge-1"), []byte("?"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if code, out, errs := tollgate(t, "members", "list", "--data-dir", dir); code != exitFailed || !strings.Contains(errs, "edge.edge-1") || !strings.Contains(out, "edge/edge-1     9999") {
+		t.Errorf("exit %d\n%s%s", code, out, errs)
+	}
+}
+
+// TestOwnFolder: a folder in which others can put keys of theirs is not served
+// from; root's and our own are.
+func TestOwnFolder(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Fatal("this test gives folders away: run it as root")
+	}
+	valid := file(t, "gateway.yaml", good)
+	bare := func(mode os.FileMode, uid int) string {
+		dir := filepath.Join(t.TempDir(), "state")
+		if err := errors.Join(os.Mkdir(dir, 0o700), os.Chmod(dir, mode), os.Chown(dir, uid, -1)); err != nil {
+			t.Fatal(err)
+		}
+		return dir
+	}
+	const stranger = 4711
+	for name, c := range map[string]struct {
+		dir  string
+		says string
+	}{
+		"everybody may write":                {bare(0o777, 0), "chmod 700 it"},
+		"everybody may add, as in /tmp":      {bare(os.ModeSticky|0o777, 0), "chmod 700 it"},
+		"another's":                          {bare(0o700, stranger), "user 4711's"},
+		"another's, and everybody may write": {bare(0o777, stranger), "chmod 700 it"},
+	} {
+		for _, verb := range [][]string{
+			{"run", "-f", valid, "--free-ports", "--no-envoy"},
+			{"xds", "-f", valid, "--free-ports"},
+			{"extauthz", "--xds-servers", "unix:/none", "--admin-address", "127.0.0.1:0"},
+			{"ratelimit", "--xds-servers", "unix:/none", "--admin-address", "127.0.0.1:0"},
+		} {
+			code, _, errs := tollgate(t, append(verb, "--data-dir", c.dir)...)
+			if code != exitFailed || !strings.Contains(errs, c.says) {
+				t.Errorf("%s, %s: exit %d\n%s", name, verb[0], code, errs)
+			}
+		}
+		if left, err := os.ReadDir(c.dir); err != nil || len(left) != 0 {
+			t.Errorf("%s: %v was put there, %v", name, left, err)
+		}
+	}
+}
