@@ -66,6 +66,7 @@ func documented(t *testing.T, file, begin string) []string {
 // every certificate is renewed each few seconds, finishes what was accepted when
 // all stop, and shows no service what is not its own.
 func TestCompose(t *testing.T) {
+	t.Parallel() // others wait, mostly
 	if !compose.Isolated(t) {
 		return
 	}
@@ -84,6 +85,15 @@ func TestCompose(t *testing.T) {
 		harness.Eventually(t, time.Minute, "a first 200 from "+proxy, func() error {
 			return gives(url(proxy, "/api/orders"), withKey(key), http.StatusOK)
 		})
+		// Each authorization server reads the key for itself, within a second.
+		harness.Eventually(t, 10*time.Second, "every authorization server knows the key", func() error {
+			for range 6 {
+				if err := gives(url(proxy, "/api/orders"), withKey(key), http.StatusOK); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
 		if err := gives(url(proxy, "/api/orders"), nil, http.StatusUnauthorized); err != nil {
 			t.Error(err)
 		}
@@ -95,9 +105,10 @@ func TestCompose(t *testing.T) {
 	// A tool of this test looks at the volumes; a container sees no more of them.
 	ownSecrets(t, p)
 
+	path := "/api/orders/_whoami"
 	during := func(name string, proxy string, do func()) {
 		load := traffic.Start(traffic.Load{
-			Request: traffic.Request{URL: url(proxy, "/api/orders/_whoami"), Header: withKey(key)}, Rate: 8, Duration: time.Minute, Timeout: 10 * time.Second,
+			Request: traffic.Request{URL: url(proxy, path), Header: withKey(key)}, Rate: 8, Duration: time.Minute, Timeout: 10 * time.Second,
 		})
 		time.Sleep(300 * time.Millisecond)
 		do()
@@ -111,10 +122,28 @@ func TestCompose(t *testing.T) {
 			time.Sleep(time.Second)
 		})
 	}
-	for _, name := range []string{"xds-2", "extauthz-2", "ratelimit-2"} {
+	for _, name := range []string{"xds-2", "extauthz-2", "ratelimit-2", "order-2", "user-2", "envoy-2", "redis"} {
+		path = "/api/orders/_whoami"
+		if name == "user-2" {
+			path = "/api/users/_whoami"
+		}
 		during(name+" killed", "envoy-1", func() { p.Service(name).Kill() })
-		p.Start(name, "TOLLGATE_CERTIFICATE_TTL=24s")
+		during(name+" back", "envoy-1", func() { p.Start(name, "TOLLGATE_CERTIFICATE_TTL=24s") })
 	}
+	for name, path := range map[string]string{"order-2": "/api/orders/_whoami", "user-2": "/api/users/_whoami"} {
+		harness.Eventually(t, time.Minute, name+" is asked again", func() error {
+			a := traffic.Request{URL: url("envoy-1", path), Header: withKey(key)}.Do(t, nil)
+			time.Sleep(100 * time.Millisecond)
+			if by := a.Header.Get("x-served-by"); a.Status != http.StatusOK || by != name {
+				return fmt.Errorf("%d by %q", a.Status, by)
+			}
+			return nil
+		})
+	}
+	harness.Eventually(t, time.Minute, "the proxy that was killed serves again", func() error {
+		return gives(url("envoy-2", "/api/orders"), withKey(key), http.StatusOK)
+	})
+	path = "/api/orders/_whoami"
 	during("the other proxy stopped", "envoy-1", func() { p.Stop("envoy-2"); p.Start("envoy-2") })
 	harness.Eventually(t, time.Minute, "the other proxy serves again", func() error {
 		return gives(url("envoy-2", "/api/orders"), withKey(key), http.StatusOK)

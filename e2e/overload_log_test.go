@@ -100,10 +100,14 @@ func free6(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// TestStalledLogReader: whoever reads our standard error stops. Nobody who
-// calls notices, a revocation counts at once, what was lost is counted, and the
-// log comes back with its reader.
+// stall is how long a reader of the log stands still.
+const stall = time.Minute
+
+// TestStalledLogReader: whoever reads our standard error stops for a minute.
+// Nobody who calls notices, a revocation counts at once, what was lost is
+// counted, and the log comes back with its reader.
 func TestStalledLogReader(t *testing.T) {
+	t.Parallel() // it waits, mostly
 	l := startLogged(t, harness.FreeAddress(t), "ann", "bob")
 	full := 0
 	harness.Eventually(t, 60*time.Second, "the pipe is full", func() error {
@@ -123,10 +127,11 @@ func TestStalledLogReader(t *testing.T) {
 		return nil
 	})
 	load := func(path, key string) *traffic.Running {
-		return traffic.Start(traffic.Load{Request: traffic.Request{URL: l.url + path, Header: withKey(key)}, Rate: 50, Duration: time.Minute})
+		return traffic.Start(traffic.Load{Request: traffic.Request{URL: l.url + path, Header: withKey(key)}, Rate: 50, Duration: 2 * stall})
 	}
+	begun := time.Now()
 	public, keyed, denied := load("/open", ""), load("/keyed", l.keys["ann"]), load("/keyed", "wrong")
-	time.Sleep(2 * time.Second)
+	time.Sleep(stall / 2)
 	revoke(t, l.file, "bob")
 	client := traffic.NewClient(1)
 	took := harness.Eventually(t, 5*time.Second, "the revocation counts", func() error {
@@ -138,7 +143,7 @@ func TestStalledLogReader(t *testing.T) {
 	if took > time.Second {
 		t.Errorf("the revocation took %s, want at most 1s", took)
 	}
-	time.Sleep(4 * time.Second)
+	time.Sleep(time.Until(begun.Add(stall)))
 	clean(t, "public", public.Stop(), okOnly)
 	clean(t, "with a key", keyed.Stop(), okOnly)
 	clean(t, "denied", denied.Stop(), http.StatusUnauthorized, http.StatusTooManyRequests)
