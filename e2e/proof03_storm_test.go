@@ -21,8 +21,8 @@ routes: [{name: main, match: {path: {prefix: /}}, auth: public, upstream: up}]
 }
 
 // TestProof03LimitInAStorm: 600 connections that go on asking, on a machine that
-// has no processor time left, with a Redis that is well and then hangs twice for
-// a moment: what reaches the upstream is what the limit says.
+// has no processor time left, with a Redis that hangs for a moment, first
+// while the limit is not spent: what reaches the upstream is what the limit says.
 func TestProof03LimitInAStorm(t *testing.T) {
 	for _, test := range []struct {
 		onError     string
@@ -43,23 +43,31 @@ func TestProof03LimitInAStorm(t *testing.T) {
 			load := traffic.Start(traffic.Load{
 				Request: traffic.Request{URL: s.URL("/")}, Workers: 600, Count: math.MaxInt, Client: traffic.NewClient(600), Timeout: 20 * time.Second,
 			})
-			for begin := time.Now(); time.Since(begin) < 4*time.Second || up.Count() < test.least && time.Since(begin) < 10*time.Second; {
-				time.Sleep(100 * time.Millisecond)
-			}
-			calm := up.Count()
-			for _, stall := range []time.Duration{50 * time.Millisecond, 200 * time.Millisecond} {
+			// Redis hangs while there is something left to count, and after.
+			var spent []int64
+			for _, hang := range []struct {
+				after int64
+				lasts time.Duration
+			}{{150, 50 * time.Millisecond}, {400, 200 * time.Millisecond}, {test.least, 200 * time.Millisecond}} {
+				for begin := time.Now(); up.Count() < hang.after && time.Since(begin) < 10*time.Second; {
+					time.Sleep(time.Millisecond)
+				}
 				redis.Signal(t, syscall.SIGSTOP)
-				time.Sleep(stall)
+				spent = append(spent, up.Count())
+				time.Sleep(hang.lasts)
 				redis.Signal(t, syscall.SIGCONT)
-				time.Sleep(500 * time.Millisecond)
 			}
+			time.Sleep(2 * time.Second)
 			r := load.Stop()
 			r.Merge(warm)
+			if spent[1] >= test.least {
+				t.Errorf("%d were spent before Redis hung: nothing is shown", spent)
+			}
 			// A machine too busy for enough requests shows the upper bound only.
 			if got := up.Count(); got > test.most || got < test.least && r.Sent > 3000 {
-				t.Errorf("%d requests reached the upstream (%d before Redis hung), want %d to %d; %s", got, calm, test.least, test.most, r)
+				t.Errorf("%d requests reached the upstream (%d as Redis hung), want %d to %d; %s", got, spent, test.least, test.most, r)
 			}
-			t.Logf("%d before Redis hung, %d in all; %s", calm, up.Count(), r)
+			t.Logf("%d as Redis hung, %d in all; %s", spent, up.Count(), r)
 		})
 	}
 }
