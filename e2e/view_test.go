@@ -19,7 +19,8 @@ import (
 
 // viewGateway gives every upstream the same routes, under a host of its own.
 // What begins with "strict" nobody may use: an answer from the upstream to a
-// request that it reads as a strict one is a way around.
+// request that it reads as a strict one is a way around. Only a rule of /r looks
+// at role, no condition of the host does: elsewhere role may be there twice.
 func viewGateway(languages []string) string {
 	var upstreams, routes strings.Builder
 	for _, l := range languages {
@@ -34,10 +35,12 @@ func viewGateway(languages []string) string {
       - {name: strict-query, match: {path: {prefix: /p}, query: {mode: admin}}, authorize: [{permission: "never:ever"}]}
       - {name: strict-header, match: {path: {prefix: /p}, headers: {x-mode: admin}}, authorize: [{permission: "never:ever"}]}
       - {name: public, match: {path: {prefix: /p}}, auth: public}
+      - {name: blind, match: {path: {prefix: /s}}, auth: public}
       - name: rules
         match: {path: {prefix: /r}}
         authorize:
           - {deny: '"mode" in request.query && request.query["mode"] == "admin"'}
+          - {deny: '"role" in request.query && request.query["role"] == "admin"'}
           - {deny: '"x-mode" in request.headers && request.headers["x-mode"] == "admin"'}
           - {deny: 'request.path.startsWith("/r/@me") || request.path == "/r/things:purge"'}
           - {deny: 'size(request.segments) > 1 && request.segments[1] == "café"'}
@@ -66,7 +69,8 @@ func (v *view) strict() bool {
 		return ""
 	}
 	admin := slices.ContainsFunc(v.Query, func(p [2]string) bool { return p[0] == "mode" && p[1] == "admin" })
-	return admin || v.Mode == "admin" || at(1) == "@me" || at(1) == "things:purge" && len(v.Segments) == 2 || at(1) == "café" ||
+	ruled := slices.ContainsFunc(v.Query, func(p [2]string) bool { return p[0] == "role" && p[1] == "admin" })
+	return admin || at(0) == "r" && ruled || v.Mode == "admin" || at(1) == "@me" || at(1) == "things:purge" && len(v.Segments) == 2 || at(1) == "café" ||
 		at(0) == "r" && strings.EqualFold(v.Method, http.MethodDelete)
 }
 
@@ -102,6 +106,12 @@ func viewTargets() []string {
 	}
 	for i := range len(out) {
 		out = append(out, "/r"+strings.TrimPrefix(out[i], "/p"))
+	}
+	for _, query := range []string{
+		"role=admin", "role=user", "%72ole=admin", "role=%61dmin", "role=user&role=admin", "role=admin&role=user", "role=user&%72ole=admin", "role", "role&role=admin",
+		"role[]=admin", "+role=admin", "role%00=admin", "role%5b0%5d=admin", "Role=admin", "role==admin", "role=admin&" + strings.Repeat("a&", 127),
+	} {
+		out = append(out, "/r?"+query, "/s?"+query)
 	}
 	for c := range 256 {
 		out = append(out, fmt.Sprintf("/p/x%%%02Xy", c), fmt.Sprintf("/p?a%%%02xb=c%%%02xd", c, c))
@@ -153,7 +163,7 @@ func viewRequests() []probe {
 
 // mutant is one of the targets with a few bytes of it changed.
 func mutant(r *rand.Rand, targets []string) string {
-	pieces := []string{"%", "%6d", "%6D", "mode", "=", "admin", "&", ";", "+", "?", "/", ".", "..", "//", "@me", ":", "%40", "%3A", "%c3", "%A9", "%00", "%2e", "%2F", "%25", "[", "]", "\\", "#", "a", "%e0", "%80", "%ff", "%20", "%5f"}
+	pieces := []string{"%", "%6d", "%6D", "mode", "=", "admin", "role", "&", ";", "+", "?", "/", ".", "..", "//", "@me", ":", "%40", "%3A", "%c3", "%A9", "%00", "%2e", "%2F", "%25", "[", "]", "\\", "#", "a", "%e0", "%80", "%ff", "%20", "%5f"}
 	target := targets[r.IntN(len(targets))]
 	if len(target) > 300 {
 		target = "/p?mode=user"
@@ -188,6 +198,13 @@ func TestOneView(t *testing.T) {
 	targets := viewTargets()
 	for _, target := range targets {
 		v.check(t, probe{"GET", target, nil})
+	}
+	for _, l := range languages {
+		for _, target := range []string{"/s?role=user&role=admin", "/s?role[]=admin"} {
+			if answer := v.ask(t, "GET "+target+" HTTP/1.1\r\nHost: "+l+".test\r\nconnection: close\r\n\r\n"); answer.Status != http.StatusOK {
+				t.Errorf("%s, where nobody looks at role: %d %.200s", target, answer.Status, answer.Body)
+			}
+		}
 	}
 	requests := viewRequests()
 	for _, p := range requests {

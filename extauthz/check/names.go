@@ -11,6 +11,8 @@ import (
 	"tollgate/internal/oneview"
 )
 
+const otherName = "has a name that some take for one that rules look at"
+
 // named collects the headers and parameters that rules look at, each of which
 // must be there at most once and no larger than the cost of rules assumes:
 // decoders differ in which of two they take.
@@ -36,10 +38,16 @@ func named(h *authv3.AttributeContext_HttpRequest, target *oneview.Target, looks
 	if looks.AllQuery || len(looks.Query) > 0 {
 		query = map[string]string{}
 		for _, p := range target.Parameters {
-			if !looks.AllQuery && !slices.Contains(looks.Query, p.Name) {
-				continue
+			problem := ""
+			switch {
+			case looks.AllQuery && oneview.Folded(p.Name):
+				problem = otherName
+			case looks.AllQuery || slices.Contains(looks.Query, p.Name):
+				problem = add(query, p.Name, p.Value)
+			case slices.ContainsFunc(looks.Query, func(name string) bool { return oneview.Alias(p.Name, name) }):
+				problem = otherName
 			}
-			if problem := add(query, p.Name, p.Value); problem != "" {
+			if problem != "" {
 				fault = "a query parameter " + problem
 			}
 		}

@@ -20,6 +20,7 @@ func TestOneView(t *testing.T) {
 	}
 	const (
 		mode   = `"mode" in request.query && request.query["mode"] == "admin"`
+		user   = `"user_id" in request.query && request.query["user_id"] == "1"`
 		header = `"x-mode" in request.headers && request.headers["x-mode"] == "admin"`
 		any    = `request.query.exists(k, request.query[k] == "admin")`
 		prefix = `request.path.startsWith("/cel/a:b")`
@@ -39,6 +40,16 @@ func TestOneView(t *testing.T) {
 		{mode, "/x?%6dode=%61dmin", nil, 403},
 		{mode, "/x?mode=admin&mode=x", nil, 400},
 		{mode, "/x?mode=x&%6Dode=admin", nil, 400},
+		{mode, "/x?mode[]=admin", nil, 400}, // PHP and qs read mode in all of these
+		{mode, "/x?mode%5B0%5D=admin", nil, 400},
+		{mode, "/x?+mode=admin", nil, 400},
+		{mode, "/x?mode=user&mode%00x=admin", nil, 400},
+		{mode, "/x?other[]=1&other[]=2&a.b=c&[mode]=1", nil, 200},
+		{user, "/x?user.id=1", nil, 400},
+		{user, "/x?user+id=1", nil, 400},
+		{user, "/x?user[id=1", nil, 400},
+		{user, "/x?user[id]=1", nil, 200},
+		{user, "/x?user_id=1", nil, 403},
 		{mode, "/x?a=1;mode=admin", nil, 400},
 		{mode, "/x?mode=admin;", nil, 400},
 		{mode, "/x?mode=admin%zz", nil, 400},
@@ -54,6 +65,8 @@ func TestOneView(t *testing.T) {
 		{any, "/x?a=1&b=2", nil, 200},
 		{any, "/x?a=1&b=admin", nil, 403},
 		{any, "/x?a=1&a=2", nil, 400},
+		{any, "/x?a.b=1", nil, 400},
+		{any, "/x?a[]=1", nil, 400},
 		{prefix, "/cel/a:b", nil, 403},
 		{prefix, "/cel/a%3Ab", nil, 400},
 		{prefix, "/cel/a%3ab", nil, 400},

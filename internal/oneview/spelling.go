@@ -46,14 +46,47 @@ func TwicePattern(name string) string {
 	return before + alias(name) + `(?:=[^&]*)?&(?:.*&)?` + alias(name) + `(?:=[^&]*)?` + behind
 }
 
-// alias adds what PHP makes of names: spaces before them are dropped, "." and
-// " " are "_", and what follows "[" or NUL is no part of them.
+// Alias reports whether some decoder takes a decoded name for another one: what
+// AliasPattern is for targets.
+func Alias(name, of string) bool {
+	return name == of || fold(name, !strings.Contains(of, "[")) == underscored(of)
+}
+
+// Folded reports whether some decoder takes a decoded name for another one.
+func Folded(name string) bool { return fold(name, true) != name }
+
+// fold is what PHP makes of a name: spaces before it are dropped, "." and " " are
+// "_", and what follows "[" or NUL is no part of it; but a "[" that nothing
+// closes is "_", too.
+func fold(name string, list bool) string {
+	name = strings.TrimLeft(name, " ")
+	if list {
+		name, _, _ = strings.Cut(name, "\x00")
+		if head, index, open := strings.Cut(name, "["); open && strings.Contains(index, "]") {
+			name = head
+		} else if open {
+			name = head + "_" + index
+		}
+	}
+	return underscored(name)
+}
+
+func underscored(name string) string {
+	return strings.Map(func(r rune) rune {
+		if r == '.' || r == ' ' {
+			return '_'
+		}
+		return r
+	}, name)
+}
+
+// alias adds what PHP makes of names (fold).
 func alias(name string) string {
 	var b strings.Builder
 	b.WriteString(`(?:\+|%20)*`)
 	for i := range len(name) {
 		if strings.IndexByte("_. ", name[i]) >= 0 {
-			b.WriteString(`(?:[_.+]|%5[Ff]|%2[Ee]|%20)`)
+			b.WriteString(`(?:[_.+\[]|%5[BbFf]|%2[Ee]|%20)`)
 		} else {
 			b.WriteString(spelled(name[i:i+1], true))
 		}

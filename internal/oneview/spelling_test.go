@@ -2,6 +2,7 @@ package oneview_test
 
 import (
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -25,6 +26,8 @@ func FuzzSpelling(f *testing.F) {
 		{"m_x", "1", "+m.x=1"},
 		{"m", "1", "m[]=1"},
 		{"m", "1", "m%00x=1"},
+		{"m_x", "1", "m[x=1"},
+		{"m_x", "1", "m%5bx&m[x]=1"},
 		{"", "", "="},
 		{"&", "&", "%26=%26"},
 	} {
@@ -63,6 +66,9 @@ func FuzzSpelling(f *testing.F) {
 		if has && !whole(oneview.AliasPattern(name)).MatchString(target) {
 			t.Errorf("%q: %q is no alias of itself", target, name)
 		}
+		if aliased := slices.ContainsFunc(got.Parameters, func(p oneview.Parameter) bool { return oneview.Alias(p.Name, name) }); aliased && !whole(oneview.AliasPattern(name)).MatchString(target) {
+			t.Errorf("%q: an alias of %q, unseen by the pattern", target, name)
+		}
 		if count > 1 && !whole(oneview.TwicePattern(name)).MatchString(target) {
 			t.Errorf("%q: %q is there %d times, unseen", target, name, count)
 		}
@@ -71,11 +77,15 @@ func FuzzSpelling(f *testing.F) {
 
 func TestAliases(t *testing.T) {
 	for query, want := range map[string]bool{
-		"m_x=1": true, "m.x=1": true, "m%2ex": true, "m+x=1": true, "+m_x=1": true, "%20m_x=1": true, "m_x[]=1": true, "m_x%5b0%5d=1": true, "m_x%00y=1": true, "%6d_x=1": true,
-		"m-x=1": false, "mm_x=1": false, "m_xx=1": false, "m_x%2b=1": false, "a=m_x": false,
+		"m_x=1": true, "m.x=1": true, "m%2ex": true, "m+x=1": true, "+m_x=1": true, "%20m_x=1": true, "m_x[]=1": true, "m_x%5b0%5d=1": true, "m_x%00y=1": true, "%6d_x=1": true, "m[x=1": true, "m%5Bx=1": true,
+		"m-x=1": false, "mm_x=1": false, "m_xx=1": false, "m_x%2b=1": false, "a=m_x": false, "m[x]=1": false, "m[]_x": false,
 	} {
 		if got := whole(oneview.AliasPattern("m_x")).MatchString("/a?" + query); got != want {
 			t.Errorf("%s: an alias of m_x: %v", query, got)
+		}
+		target, err := oneview.Parse("/a?" + query)
+		if err != nil || oneview.Alias(target.Parameters[0].Name, "m_x") != want {
+			t.Errorf("%s: read as an alias of m_x: %v, %v", query, !want, err)
 		}
 		if whole(oneview.TwicePattern("m_x")).MatchString("/a?" + query) {
 			t.Errorf("%s: twice", query)
@@ -86,5 +96,10 @@ func TestAliases(t *testing.T) {
 	}
 	if whole(oneview.TwicePattern("f[a]")).MatchString("/a?f[a]=1&f[b]=2") {
 		t.Error("f[b] is no alias of f[a]")
+	}
+	for name, want := range map[string]bool{"m_x": false, "a-b": false, "é": false, "m.x": true, "m[]": true, "m[": true, " m": true, "m x": true, "m\x00": true} {
+		if oneview.Folded(name) != want {
+			t.Errorf("%q: folded %v", name, !want)
+		}
 	}
 }
