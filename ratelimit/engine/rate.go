@@ -91,18 +91,34 @@ type State struct {
 }
 
 // At returns the counter as it stands at now (microseconds since the epoch).
-// A clock that steps back by less than a window keeps its count: it must not
-// hand out a second helping.
+// A clock that steps back must not hand out a second helping: into the window
+// before, the counter keeps its place; further, what it has counted counts in
+// the window that the clock stands in now. See Ahead.
 func (r Rate) At(s State, now int64) State {
 	if r.Algorithm == GCRA {
 		owed := min(max(s.Mark-now*1000, 0), int64(r.Tolerance))
 		return State{Mark: now*1000 + owed}
 	}
 	start, end := r.window(now)
-	if s.Mark == start || s.Mark == end {
+	switch {
+	case s.Mark == start || s.Mark == end:
 		return s
+	case s.Mark > end:
+		return State{Mark: start, Used: s.Used}
 	}
 	return State{Mark: start}
+}
+
+// Ahead reports whether a counter stands further in the future than its rate
+// lets it, which it does after the clock has stepped back. Whoever keeps it must
+// then keep what At returns, even if nothing is taken: kept as it is, it would
+// refuse until the clock has come as far again.
+func (r Rate) Ahead(s State, now int64) bool {
+	if r.Algorithm == GCRA {
+		return s.Mark-now*1000 > int64(r.Tolerance)
+	}
+	_, end := r.window(now)
+	return s.Mark > end
 }
 
 // take returns the counter after cost hits, and whether they fit. A cost of 0

@@ -111,6 +111,7 @@ func TestContract(t *testing.T) {
 		"keys of any bytes":           contractKeys,
 		"calendar windows":            contractCalendar,
 		"a clock that steps back":     contractClockBack,
+		"a clock set far back":        contractClockFarBack,
 		"callers at once":             contractConcurrent,
 		"large numbers":               contractLargeNumbers,
 		"the request's context ended": contractContext,
@@ -249,6 +250,38 @@ func contractClockBack(t *testing.T, f fixture) {
 				t.Errorf("%s: a second helping: %+v", cell.Key, r)
 			}
 			f.clock.advance(time.Millisecond)
+		}
+	}
+}
+
+// contractClockFarBack: a clock that is set back by windows, three times, hands
+// out nothing for it and shuts nobody out for longer than a window.
+func contractClockFarBack(t *testing.T, f fixture) {
+	for i, back := range []time.Duration{150 * time.Second, 48 * time.Hour} {
+		for name, rate := range map[string]engine.Rate{"fixed": fixed(t, 2, time.Minute), "gcra": gcra(t, 2, time.Minute, 2)} {
+			f.clock.toNext(time.Minute)
+			cell := engine.Cell{Key: fmt.Sprint("far back/", name, i), Rate: rate, Cost: 1}
+			spend := func() (n int) {
+				for f.take(t, cell)[0].Allowed {
+					n++
+				}
+				return n
+			}
+			if n := spend(); n != 2 {
+				t.Fatalf("%s: %d admitted of 2", name, n)
+			}
+			for range 3 {
+				f.clock.advance(-back)
+				waited := time.Duration(0)
+				n := spend()
+				for ; n == 0 && waited <= time.Minute; waited += time.Second {
+					f.clock.advance(time.Second)
+					n = spend()
+				}
+				if waited == 0 || waited > time.Minute || n > 2 {
+					t.Errorf("%s, %s back: %d admitted after %s", name, back, n, waited)
+				}
+			}
 		}
 	}
 }

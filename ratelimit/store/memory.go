@@ -99,6 +99,13 @@ func (h *held) unlock() {
 	}
 }
 
+// place is where a cell's counter is kept, and whether it must be kept anew
+// because the clock has stepped back.
+type place struct {
+	key   string
+	ahead bool
+}
+
 // share is how a limiter counts while the shared store is away: by its part of
 // what was left, as one of n. The zero value counts the whole.
 type share struct {
@@ -113,12 +120,12 @@ func (m *Memory) take(at int64, cells []engine.Cell, part share, commit bool) ([
 		h        held
 		readings = make([]engine.Reading, len(cells))
 		stateOf  [8]engine.State
-		keyOf    [8]string
+		placeOf  [8]place
 		states   = stateOf[:]
-		keys     = keyOf[:]
+		places   = placeOf[:]
 	)
 	if len(cells) > len(stateOf) {
-		states, keys = make([]engine.State, len(cells)), make([]string, len(cells))
+		states, places = make([]engine.State, len(cells)), make([]place, len(cells))
 	}
 	whole := cells
 	if part.n > 1 {
@@ -128,17 +135,18 @@ func (m *Memory) take(at int64, cells []engine.Cell, part share, commit bool) ([
 	defer h.unlock()
 	for i := range cells {
 		s := &m.shard[h.place[i]]
-		keys[i] = s.keyFor(&cells[i], m.most, at)
-		c := s.counters[keys[i]]
-		states[i] = c.state
+		key := s.keyFor(&cells[i], m.most, at)
+		c := s.counters[key]
+		states[i], places[i] = c.state, place{key, cells[i].Rate.Ahead(c.state, at)}
 		if part.local && !c.local {
 			states[i] = shareOf(&whole[i].Rate, &c, at, part.n)
 		}
 	}
 	admitted := engine.Decide(at, cells, states[:len(cells)], readings)
 	for i := range cells {
-		if commit && admitted && readings[i].Allowed && cells[i].Cost > 0 {
-			m.shard[h.place[i]].put(keys[i], &cells[i], states[i], at, part.local)
+		moved := admitted && readings[i].Allowed && cells[i].Cost > 0 || places[i].ahead
+		if commit && moved {
+			m.shard[h.place[i]].put(places[i].key, &cells[i], states[i], at, part.local)
 		}
 	}
 	return readings, admitted

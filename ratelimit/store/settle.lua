@@ -13,6 +13,8 @@
 --          number of its key, its cost, 1 for a shadow
 -- A counter is "a:b": start of the window (us) and hits, or (GCRA) the time of
 -- writing (us) and what was owed then (ns). All numbers stay below 2^53.
+-- A counter that stands further ahead than its rate lets it, after a clock has
+-- stepped back, is written as engine.Rate.At says, whatever is decided.
 -- A counter is kept for a second after it has lost its meaning, so that a clock
 -- set back a little finds it.
 -- Returns doubles: now; for each key a, b as they are in the end; for each cell
@@ -54,9 +56,12 @@ for i = 1, #KEYS do
   local a, b = string.match(held[i] or '', '^(%d+):(%d+)$')
   a, b = tonumber(a) or 0, tonumber(b) or 0
   if c.kind == 3 then
-    c.a, c.b = now, math.min(math.max(b - (now - a) * 1000, 0), c.y)
+    local owed = b - (now - a) * 1000
+    c.changed = owed > c.y
+    owed = math.min(owed, c.y)
+    c.a, c.b = now, math.max(owed, 0)
     if debt ~= 0 then
-      c.b = math.max(b - (now - a) * 1000 + debt * c.x, 0)
+      c.b = math.max(owed + debt * c.x, 0)
       if debt > 0 then
         c.b = math.max(c.b, (mark - now) * 1000)
       end
@@ -65,7 +70,9 @@ for i = 1, #KEYS do
     end
   else
     local start, after = window(c.kind, c.y)
-    if a ~= start and a ~= after then
+    if a > after then
+      a, c.changed = start, true
+    elseif a ~= start and a ~= after then
       a, b = start, 0
     end
     c.a, c.b, c.ends = a, b, (a == start) and after or (after + c.y)
