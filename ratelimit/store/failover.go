@@ -138,9 +138,12 @@ func (f *Failover) wait(ctx context.Context, c *call) {
 	f.queue.leave(c)
 }
 
-// settled takes what a trip taught. It runs in the order of trips.
-func (f *Failover) settled(s Settled) {
-	f.offset.Store(s.Now - f.cfg.Now().UnixMicro())
+// settled takes what a trip taught. It runs in the order of trips. The primary
+// looked at its clock at some time of the trip, so a slow one says little about
+// that clock: what is believed of it moves no further than it must.
+func (f *Failover) settled(s Settled, took time.Duration) {
+	least := s.Now - f.cfg.Now().UnixMicro()
+	f.offset.Store(min(max(f.offset.Load(), least), least+took.Microseconds()))
 	f.cfg.Local.learn(s.Now, s.Counters, &f.queue.debts)
 }
 

@@ -64,6 +64,11 @@ func failover(t *testing.T, p store.Primary, told func(bool)) *store.Failover {
 	return failoverWith(t, p, store.FailoverConfig{Patience: patience, Timeout: timeout, Degraded: told})
 }
 
+// failoverConfig is that of a limiter in a hurry.
+func failoverConfig(p store.Primary) store.FailoverConfig {
+	return store.FailoverConfig{Primary: p, Local: store.NewMemory(0), Log: slog.New(slog.DiscardHandler), Patience: patience, Timeout: timeout}
+}
+
 func failoverWith(t *testing.T, p store.Primary, cfg store.FailoverConfig) *store.Failover {
 	t.Helper()
 	cfg.Primary, cfg.Local, cfg.Log = p, store.NewMemory(0), slog.New(slog.DiscardHandler)

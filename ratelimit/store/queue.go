@@ -55,10 +55,10 @@ type lateAnswer struct {
 // queue makes one trip at a time for all that wait.
 type queue struct {
 	primary  Primary
-	patience time.Duration // a trip that takes longer has stalled
-	timeout  time.Duration // a trip that takes longer has failed
-	settled  func(Settled) // told in the order of trips, under the mutex
-	ended    func(error)   // told of every trip's end
+	patience time.Duration                       // a trip that takes longer has stalled
+	timeout  time.Duration                       // a trip that takes longer has failed
+	settled  func(s Settled, took time.Duration) // told in the order of trips, under the mutex
+	ended    func(error)                         // told of every trip's end
 
 	mu      sync.Mutex
 	waiting []*call
@@ -179,7 +179,9 @@ func (q *queue) travel(calls []*call, trip Trip) {
 		}
 		q.empty(errStalled)
 	})
+	left := time.Now()
 	settled, err := q.primary.Settle(ctx, trip)
+	took := time.Since(left)
 	watch.Stop()
 	q.mu.Lock()
 	over, q.stalled, q.flying = true, false, nil
@@ -195,7 +197,13 @@ func (q *queue) travel(calls []*call, trip Trip) {
 		for i, c := range calls {
 			q.answer(c, settled.Readings[i], settled.Now)
 		}
-		q.settled(settled)
+		q.settled(settled, took)
+		// Last, so that whoever hears of it finds it remembered.
+		for _, c := range calls {
+			if c.state == answered {
+				close(c.done)
+			}
+		}
 	}
 	q.mu.Unlock()
 	q.ended(err)
@@ -205,7 +213,6 @@ func (q *queue) travel(calls []*call, trip Trip) {
 func (q *queue) answer(c *call, readings []engine.Reading, now int64) {
 	if c.state == sent {
 		c.state, c.readings = answered, readings
-		close(c.done)
 		return
 	}
 	if engine.Admitted(c.cells, readings) {

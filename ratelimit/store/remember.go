@@ -26,7 +26,7 @@ func (m *Memory) refused(at int64, cells []engine.Cell) ([]engine.Reading, bool)
 		if !ok || known.local || c.Rate.Fits(known.state, at, c.Cost) {
 			continue
 		}
-		if at-known.checked >= askAgain {
+		if since := at - known.checked; since >= askAgain || since < 0 { // below 0: the clock stepped back
 			known.checked = at
 			s.counters[c.Key] = known
 			return nil, false
