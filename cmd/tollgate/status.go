@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -85,9 +84,9 @@ func askAll(ctx context.Context, s settings.Settings, addresses []string) admin.
 func show(w io.Writer, fleet admin.Fleet, asJSON, again bool) error {
 	switch {
 	case asJSON && len(fleet.Planes) == 1 && fleet.Planes[0].Status != nil:
-		return json.NewEncoder(w).Encode(fleet.Planes[0].Status)
+		return admin.Encode(w, fleet.Planes[0].Status)
 	case asJSON:
-		return json.NewEncoder(w).Encode(fleet)
+		return admin.Encode(w, fleet)
 	case len(fleet.Planes) == 1 && fleet.Planes[0].Status == nil && !again:
 		return nil // its error says it all
 	}

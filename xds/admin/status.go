@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/json"
 	"fmt"
@@ -8,6 +9,8 @@ import (
 	"slices"
 	"text/tabwriter"
 	"time"
+	"unicode"
+	"unicode/utf16"
 
 	"tollgate/xds/ledger"
 )
@@ -44,16 +47,38 @@ func (s Status) Alone() bool {
 	return s.Proxy != "" && !slices.ContainsFunc(s.Nodes, func(l ledger.Line) bool { return l.Node == s.Proxy && l.State != ledger.Gone })
 }
 
+// Encode writes JSON in which nothing moves a terminal's cursor: JSON itself
+// escapes the control characters of ASCII only.
+func Encode(w io.Writer, v any) error {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	var out bytes.Buffer
+	for _, r := range string(data) {
+		if unicode.IsPrint(r) {
+			out.WriteRune(r)
+			continue
+		}
+		for _, unit := range utf16.Encode([]rune{r}) {
+			fmt.Fprintf(&out, "\\u%04x", unit)
+		}
+	}
+	out.WriteByte('\n')
+	_, err = w.Write(out.Bytes())
+	return err
+}
+
 // Render writes the table that an operator reads, a line per node and type.
 func (s Status) Render(w io.Writer) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "NODE\tTYPE\tREVISION\tSTATE\tSINCE")
 	for _, line := range s.Nodes {
-		node := line.Node
+		node := visible(line.Node)
 		if line.Streams > 1 {
 			node = fmt.Sprintf("%s (%d of %d)", node, line.Stream, line.Streams)
 		}
-		fmt.Fprintf(table, "%s\t%s\t%.8s\t%s\t%s\n", node, line.Type, cmp.Or(line.Revision, "-"), line.State, s.Time.Sub(line.Since).Round(time.Second))
+		fmt.Fprintf(table, "%s\t%s\t%.8s\t%s\t%s\n", node, visible(line.Type), visible(cmp.Or(line.Revision, "-")), visible(string(line.State)), s.Time.Sub(line.Since).Round(time.Second))
 		for _, r := range line.Refusals {
 			said := line.Type
 			if r.Resource != "" {
@@ -62,7 +87,7 @@ func (s Status) Render(w io.Writer) error {
 			if r.Pos != "" {
 				said = r.Pos + ": " + said
 			}
-			fmt.Fprintf(table, "  %s: %s\n", said, r.Why)
+			fmt.Fprintf(table, "  %s: %s\n", visible(said), visible(r.Why))
 		}
 	}
 	return table.Flush()
