@@ -51,7 +51,7 @@ type box struct {
 	secrets   map[string]string
 }
 
-func startBox(t *testing.T) *box {
+func startBox(t *testing.T, more ...string) *box {
 	t.Helper()
 	b := &box{dir: harness.TempDir(t)}
 	if err := os.Chmod(b.dir, 0o755); err != nil {
@@ -82,9 +82,9 @@ func startBox(t *testing.T) *box {
 			_ = syscall.Kill(b.Ready.PIDs["envoy"], syscall.SIGKILL)
 		}
 	})
-	b.Process = harness.Start(t, harness.Command{Name: "run", Path: harness.Tollgate(t), Dir: b.dir, Args: []string{
+	b.Process = harness.Start(t, harness.Command{Name: "run", Path: harness.Tollgate(t), Dir: b.dir, Args: append([]string{
 		"run", "--json", "-f", file, "--envoy-path", harness.EnvoyPath(t), "--envoy-concurrency", "1", "--admin-address", harness.FreeAddress(t),
-	}}).AwaitReady(t, 30*time.Second)
+	}, more...)}).AwaitReady(t, 30*time.Second)
 	b.admin, b.base = strings.TrimPrefix(b.Ready.Admin, "http://"), b.Ready.Listeners["http"]
 	b.secrets = map[string]string{"API key": b.key, "TLS key": strings.Split(private, "\n")[1]}
 	for _, name := range []string{"admin.token", "registry.token"} {

@@ -67,7 +67,7 @@ func NewAdmin(cfg AdminConfig) *Admin {
 		open("GET /debug/pprof"+path, g.bearer(h))
 	}
 	for pattern, h := range cfg.Own {
-		mux.Handle(pattern, h)
+		mux.Handle(pattern, g.page(h))
 	}
 	a.server = &http.Server{
 		Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second,

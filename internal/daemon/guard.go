@@ -85,6 +85,19 @@ func (g guard) stranger(next http.Handler) http.Handler {
 	})
 }
 
+// page refuses requests from other pages, by whatever name we are asked:
+// instances know us by the name that their network gives us, and a page that made
+// a name of its own lead here has none of their tokens.
+func (g guard) page(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if foreign(r) {
+			g.refuse(w, r, http.StatusForbidden, "a page of another origin may not ask here")
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
 // bearer lets those in who carry the token.
 func (g guard) bearer(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
