@@ -44,6 +44,7 @@ type Config struct {
 	OneBox      bool             // instances are on this machine unless the file says where
 	Parts       []string         // addresses of our own parts, where no instance is; sockets may be among them
 	Proxy       string           // node id of the proxy that lives and dies with us; "": there is none
+	AllowShrink bool             // a change may take away whatever it likes
 	StrictStart bool             // a bad file is fatal at start, whatever the last good set
 	Metrics     prometheus.Registerer
 	Log         *slog.Logger
@@ -79,7 +80,7 @@ func New(cfg Config) (*ControlPlane, error) {
 		return nil, err
 	}
 	pipeline, err := NewPipeline(PipelineConfig{
-		Source: cfg.Files, LastGood: store.NewLastGood(cfg.DataDir, cfg.Files.Dir(), cfg.Files.Paths()), StrictStart: cfg.StrictStart, Publisher: engine,
+		Source: cfg.Files, LastGood: store.NewLastGood(cfg.DataDir, cfg.Files.Dir(), cfg.Files.Paths()), StrictStart: cfg.StrictStart, AllowShrink: cfg.AllowShrink, Publisher: engine,
 		Instances: registry, ExtAuthz: cfg.ExtAuthz, RateLimit: cfg.RateLimit, TrustDomain: cfg.TrustDomain,
 		Port: newPorts(cfg.FreePorts).of, Metrics: cfg.Metrics, Log: log,
 	})
@@ -87,8 +88,11 @@ func New(cfg Config) (*ControlPlane, error) {
 		return nil, errors.Join(err, cfg.Listener.Close())
 	}
 	registry.Judge(places(cfg, pipeline))
+	if cfg.AllowShrink {
+		registry.DropAnyNumber()
+	}
 	api := admin.Config{
-		Ledger: book, Registry: registry, Served: pipeline.Served, Proxy: cfg.Proxy, Resend: engine.Resend, Secret: secret, Log: log, Now: time.Now,
+		Ledger: book, Registry: registry, Served: pipeline.Served, Proxy: cfg.Proxy, Resend: engine.Resend, AllowShrink: func() { registry.AllowShrink(); pipeline.AllowShrink() }, Secret: secret, Log: log, Now: time.Now,
 	}
 	members, credentials, err := open(cfg, api, log)
 	if err != nil {
@@ -138,6 +142,9 @@ func (c *ControlPlane) Reload() { c.pipeline.Reload() }
 func (c *ControlPlane) Faults() []string {
 	faults := slices.Clone(c.pipeline.Faults())
 	if err := c.registry.Fault(); err != nil {
+		faults = append(faults, err.Error())
+	}
+	if err := c.registry.Silent(); err != nil {
 		faults = append(faults, err.Error())
 	}
 	if c.proxy != "" && !c.ledger.Connected(c.proxy) {

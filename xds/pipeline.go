@@ -26,6 +26,7 @@ import (
 	"tollgate/xds/endpoint"
 	"tollgate/xds/files"
 	"tollgate/xds/release"
+	"tollgate/xds/shrink"
 	"tollgate/xds/store"
 )
 
@@ -55,6 +56,7 @@ type PipelineConfig struct {
 	Source      Source
 	LastGood    *store.LastGood
 	StrictStart bool // a bad file is fatal at start, whatever the last good set
+	AllowShrink bool // a change may take away whatever it likes
 	Publisher   Publisher
 	Instances   Instances
 	ExtAuthz    []string // host:port of the authorization servers
@@ -70,7 +72,7 @@ type PipelineConfig struct {
 // Pipeline is the way from the files to the push engine.
 type Pipeline struct {
 	cfg     PipelineConfig
-	again   chan struct{} // read now, whether or not anything changed
+	again   chan bool // read now, whether or not anything changed; true: what it takes away may go
 	reloads *prometheus.CounterVec
 	bad     prometheus.Gauge
 
@@ -94,7 +96,7 @@ type Pipeline struct {
 func NewPipeline(cfg PipelineConfig) (*Pipeline, error) {
 	p := &Pipeline{
 		cfg:       cfg,
-		again:     make(chan struct{}, 1),
+		again:     make(chan bool, 1),
 		listeners: map[string]netip.AddrPort{},
 		reloads: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tollgate_reloads_total", Help: "Reads of the gateway file by result.",
@@ -184,8 +186,20 @@ func (p *Pipeline) Faults() []string {
 // Reload reads the files now, whether or not a change was seen.
 func (p *Pipeline) Reload() {
 	select {
-	case p.again <- struct{}{}:
+	case p.again <- false:
 	default: // it will
+	}
+}
+
+// AllowShrink reads the files now and serves them, whatever they take away.
+func (p *Pipeline) AllowShrink() {
+	select {
+	case <-p.again: // a plain one gives way
+	default:
+	}
+	select {
+	case p.again <- true:
+	default: // another is on its way
 	}
 }
 
@@ -201,9 +215,9 @@ func (p *Pipeline) Run(ctx context.Context) error {
 		case err := <-failed:
 			return err
 		case <-changed:
-			p.follow(false)
-		case <-p.again:
-			p.follow(true)
+			p.follow(false, p.cfg.AllowShrink)
+		case allowed := <-p.again:
+			p.follow(true, allowed || p.cfg.AllowShrink)
 		case <-retry.C:
 			if p.unkept != nil {
 				p.keep()
@@ -217,7 +231,8 @@ func (p *Pipeline) Run(ctx context.Context) error {
 }
 
 // follow serves what the files say now, if they say anything new or if told to.
-func (p *Pipeline) follow(always bool) {
+// What takes away too much waits until that is allowed.
+func (p *Pipeline) follow(always, allowed bool) {
 	start := time.Now()
 	now, err := p.cfg.Source.Read()
 	unchanged := err == nil && p.reading != nil && now.Same(p.reading)
@@ -228,6 +243,11 @@ func (p *Pipeline) follow(always bool) {
 	chosen := choice{err: err, held: faulty(err, nil)}
 	if err == nil {
 		chosen = choose(now, p.sources)
+	}
+	if chosen.gateway != nil && !allowed {
+		if err := shrink.Gateway(p.gateway, chosen.gateway); err != nil {
+			chosen = choice{err: errors.Join(chosen.err, err), held: append(chosen.held, faulty(err, nil)...)}
+		}
 	}
 	if chosen.gateway != nil {
 		if err := p.serve(chosen); err != nil {

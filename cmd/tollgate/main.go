@@ -52,7 +52,7 @@ func rootCommand() *cobra.Command {
 	settings.Persistent(root.PersistentFlags())
 	root.AddCommand(
 		runVerb(), xdsVerb(), extauthzVerb(), ratelimitVerb(), service.Command(),
-		validateVerb(), statusVerb(), resendVerb(), readyVerb(), keys.Command(), registryTokenVerb(), envoyVerb(), fleet.RunAgent(), fleet.JoinToken(), fleet.Members(), fleet.CA(),
+		validateVerb(), statusVerb(), resendVerb(), allowShrinkVerb(), readyVerb(), keys.Command(), registryTokenVerb(), envoyVerb(), fleet.RunAgent(), fleet.JoinToken(), fleet.Members(), fleet.CA(),
 	)
 	return root
 }

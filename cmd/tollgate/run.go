@@ -47,6 +47,7 @@ func runVerb() *cobra.Command {
 	f.Bool(settings.NoEnvoy, false, "start no Envoy")
 	f.Int(settings.Workers, 0, "Envoy's worker threads (default: one a core)")
 	f.Bool(settings.FreePorts, false, "every address, the file's listeners included, on a free port of loopback")
+	f.Bool(settings.AllowShrink, false, "no change waits because it takes away more than 30% of the routes or endpoints (and at least 10)")
 	f.Bool(settings.StrictStart, false, "a bad gateway file ends the start, even if the last good one could be served")
 	f.Bool(settings.Demo, false, "start the demo services, and make a key and a JWT in memory")
 	f.String(settings.RedisURL, "", "`URL` of Redis (default: counters in memory)")

@@ -35,6 +35,7 @@ func xdsVerb() *cobra.Command {
 	f.String(settings.XDSAddress, "", "`ADDRESS` of xDS (default: the socket xds.sock in the data folder)")
 	f.StringSlice(settings.AuthzServers, nil, "authorization `SERVERS`, as the proxies reach them (default: the socket extauthz.sock in the data folder)")
 	f.StringSlice(settings.LimitServers, nil, "rate-limit `SERVERS`, as the proxies reach them (default: the socket ratelimit.sock in the data folder)")
+	f.Bool(settings.AllowShrink, false, "no change waits because it takes away more than 30% of the routes or endpoints (and at least 10)")
 	f.Bool(settings.StrictStart, false, "a bad gateway file ends the start, even if the last good one could be served")
 	f.Bool(settings.FreePorts, false, "every address, the file's listeners included, on a free port of loopback")
 	return cmd
@@ -148,7 +149,7 @@ func controlPlane(p place, set *files.Set, authority *trust.Authority, extauthz,
 	return xds.New(xds.Config{
 		Files: set, DataDir: p.dataDir, Listener: p.listener, Identity: p.trust.Source, Authority: authority,
 		ExtAuthz: extauthz, RateLimit: ratelimit, TrustDomain: p.trust.Domain,
-		FreePorts: p.settings.On(settings.FreePorts), StrictStart: p.settings.On(settings.StrictStart),
+		FreePorts: p.settings.On(settings.FreePorts), StrictStart: p.settings.On(settings.StrictStart), AllowShrink: p.settings.On(settings.AllowShrink),
 		OneBox: p.listener.Addr().Network() == "unix", Parts: p.parts, Proxy: p.proxy,
 		Metrics: p.metrics, Log: p.log,
 	})

@@ -52,6 +52,7 @@ const (
 	IdentityJWKS = "identity-jwks"
 	NodeID       = "node-id"
 	StrictStart  = "strict-start"
+	AllowShrink  = "allow-shrink"
 	Insecure     = "insecure"
 	AllowUID     = "allow-uid"
 	AdminHost    = "admin-host"

@@ -36,6 +36,8 @@ type Config struct {
 	// Resend forgets what a node refused and sends it again; it returns to how many
 	// streams. nil: nobody can.
 	Resend func(node string) int
+	// AllowShrink lets what waits because it takes away too much. nil: nobody can.
+	AllowShrink func()
 	// Owns says whether a request's connection proved to be a service: that needs
 	// no token, and may register nothing else. nil: none does.
 	Owns func(r *http.Request, service string) bool
@@ -51,6 +53,7 @@ func New(cfg Config) http.Handler {
 	mux.HandleFunc("PUT /v1/registry/{service}/{instance}", a.put)
 	mux.HandleFunc("DELETE /v1/registry/{service}/{instance}", a.remove)
 	mux.HandleFunc("POST /v1/resend", a.resend)
+	mux.HandleFunc("POST /v1/allow-shrink", a.allowShrink)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		a.refuse(w, r, http.StatusNotFound, "not_found", "Not found")
 	})
@@ -66,6 +69,14 @@ func (a *api) status(w http.ResponseWriter, _ *http.Request) {
 		status.Served = &served
 	}
 	a.answer(w, http.StatusOK, status)
+}
+
+// allowShrink lets what waits because it takes away too much.
+func (a *api) allowShrink(w http.ResponseWriter, _ *http.Request) {
+	if a.AllowShrink != nil {
+		a.AllowShrink()
+	}
+	a.answer(w, http.StatusOK, struct{}{})
 }
 
 // resend sends a node again what it refused, after its cause was mended.

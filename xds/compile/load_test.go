@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"maps"
 	"math/big"
 	"net"
 	"net/netip"
@@ -20,6 +21,7 @@ import (
 
 	"tollgate/xds/compile"
 	"tollgate/xds/config"
+	"tollgate/xds/discovery"
 	"tollgate/xds/endpoint"
 	"tollgate/xds/release"
 )
@@ -102,6 +104,12 @@ func scope() compile.Scope {
 // everything is what proxies and servers are sent, endpoints included.
 func everything(gw *config.Gateway, scope compile.Scope, known endpoint.Instances) (objects []release.Object, warnings []string) {
 	objects, warnings = compile.Compile(gw, scope)
+	known = maps.Clone(known)
+	for i := range gw.Upstreams { // all were heard of
+		if service := gw.Upstreams[i].Registry; known[service] == nil {
+			known[service] = []discovery.Instance{}
+		}
+	}
 	objects = append(objects, endpoint.Objects(gw.Upstreams, known)...)
 	slices.SortStableFunc(objects, func(a, b release.Object) int {
 		return cmp.Or(cmp.Compare(a.Audience, b.Audience), cmp.Compare(a.Type, b.Type), cmp.Compare(a.Name, b.Name))

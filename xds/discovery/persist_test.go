@@ -46,7 +46,7 @@ func TestRestore(t *testing.T) {
 		ctx, cancel = context.WithCancel(t.Context())
 		go func() { done <- second.Run(ctx) }()
 		time.Sleep(11 * time.Second)
-		if got := second.Snapshot(); len(got) != 0 {
+		if got := second.Snapshot(); len(got["order"]) != 0 {
 			t.Errorf("after their time to live: %v", got)
 		}
 		cancel()

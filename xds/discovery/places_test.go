@@ -191,7 +191,7 @@ func TestLeave(t *testing.T) {
 	r.Leave("order")
 	r.Leave("nobody")
 	left := r.Snapshot()
-	if len(left) != 2 || left["order2"] == nil || left["user"] == nil {
+	if len(left["order"])+len(left["order-grpc"]) != 0 || len(left["order2"]) != 1 || len(left["user"]) != 1 {
 		t.Errorf("%v are left", left)
 	}
 	select {

@@ -68,6 +68,7 @@ type Registry struct {
 	dirty    bool   // changed since it was kept
 	fault    error  // why it could not be kept; nil when it was
 	places   Places
+	silence  silence
 }
 
 // holder is the service that is at an address, with how many instances: one that
@@ -101,7 +102,7 @@ func (r *Registry) Put(service, id string, reg Registration) error {
 	}
 	instances := r.services[service]
 	old, known := instances[id]
-	if !known && (r.count >= maxInstances || (instances == nil && len(r.services) >= maxServices)) {
+	if !known && (r.count >= maxInstances || instances == nil && len(r.services) >= maxServices && !r.forget()) {
 		return ErrFull
 	}
 	if instances == nil {
@@ -128,6 +129,7 @@ func (r *Registry) Delete(service, id string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.drop(service, id) {
+		r.silence.left()
 		r.signal()
 	}
 }
@@ -143,6 +145,7 @@ func (r *Registry) Leave(service string) {
 		}
 		for id := range instances {
 			dropped = r.drop(name, id) || dropped
+			r.silence.left()
 		}
 	}
 	if dropped {
@@ -150,8 +153,9 @@ func (r *Registry) Leave(service string) {
 	}
 }
 
-// Snapshot returns all instances by service, sorted by ID. The list of a service
-// is never changed, and is the same one until the service is.
+// Snapshot returns all instances by service, sorted by ID; the list of a service
+// that was heard of and has none is empty. A list is never changed, and is
+// the same one until the service is.
 func (r *Registry) Snapshot() map[string][]Instance {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -191,20 +195,29 @@ func (r *Registry) Run(ctx context.Context) error {
 func (r *Registry) expire() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	now, dropped := r.now(), false
-	for service, instances := range r.services {
-		for id, e := range instances {
+	now, silent := r.now(), 0
+	for _, instances := range r.services {
+		for _, e := range instances {
 			if now.After(e.expires) {
-				dropped = r.drop(service, id) || dropped
+				silent++
 			}
 		}
 	}
-	if dropped {
-		r.signal()
+	if r.silence.holds(now, r.count-silent, silent) || silent == 0 {
+		return
 	}
+	for service, instances := range r.services {
+		for id, e := range instances {
+			if now.After(e.expires) {
+				r.drop(service, id)
+			}
+		}
+	}
+	r.signal()
 }
 
-// drop removes an instance; the caller holds the lock.
+// drop removes an instance; the caller holds the lock. Its service stays known:
+// having none is not the same as never having been heard of.
 func (r *Registry) drop(service, id string) bool {
 	instances := r.services[service]
 	e, known := instances[id]
@@ -215,10 +228,18 @@ func (r *Registry) drop(service, id string) bool {
 	delete(r.sorted, service)
 	r.release(e.Address)
 	r.count--
-	if len(instances) == 0 {
-		delete(r.services, service)
-	}
 	return true
+}
+
+// forget drops a service that has no instances; the caller holds the lock.
+func (r *Registry) forget() bool {
+	for service, instances := range r.services {
+		if len(instances) == 0 {
+			delete(r.services, service)
+			return true
+		}
+	}
+	return false
 }
 
 // release takes an instance from its address; the caller holds the lock.

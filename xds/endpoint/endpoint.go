@@ -13,7 +13,9 @@ import (
 	"tollgate/xds/release"
 )
 
-// Instances are those that are registered, by service. The lists are not changed.
+// Instances are those that are registered, by service: an empty list where all
+// have left, no list where none was ever heard of. The lists are not changed. nil
+// is a registry that knows that there are none.
 type Instances map[string][]discovery.Instance
 
 // Objects are the endpoints of all upstreams that have any, sorted by audience;
@@ -34,11 +36,18 @@ func objects(upstreams []config.Upstream, now Instances, pick func(*config.Upstr
 	for _, audience := range []release.Audience{release.Edge, release.GRPC} {
 		for i := range upstreams {
 			u := &upstreams[i]
+			registered, known := now[u.Registry]
 			if len(u.Split) > 0 || u.DNS != "" || !pick(u) {
 				continue
 			}
+			// Of a service that was never heard of nothing is said, and a proxy keeps the
+			// endpoints that another control plane told it (Envoy 1.40 takes the answer
+			// "not there" for an endpoint name so). A gRPC client would wait for ever.
+			if now != nil && u.Registry != "" && !known && len(u.Endpoints) == 0 && audience == release.Edge {
+				continue
+			}
 			// gRPC clients ignore a locality without a weight.
-			message := assignment(u.Name, places(u, now[u.Registry]), audience == release.GRPC)
+			message := assignment(u.Name, places(u, registered), audience == release.GRPC)
 			out = append(out, release.Object{Audience: audience, Type: release.TypeEndpoint, Name: u.Name, Message: message, Pos: u.Pos})
 		}
 	}

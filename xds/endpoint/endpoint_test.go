@@ -44,7 +44,7 @@ func lines(objects []release.Object) string {
 }
 
 func TestObjects(t *testing.T) {
-	now := endpoint.Instances{"one": {{ID: "x", Address: at(1), Weight: 1}}, "nobody's": {{ID: "y", Address: at(2), Weight: 1}}}
+	now := endpoint.Instances{"one": {{ID: "x", Address: at(1), Weight: 1}}, "nobody's": {{ID: "y", Address: at(2), Weight: 1}}, "two": {}}
 	want := "edge a 1\nedge b 1 9\nedge c\nedge d 8\ngrpc a 1\ngrpc b 1 9\ngrpc c\ngrpc d 8\n"
 	if got := lines(endpoint.Objects(upstreams(), now)); got != want {
 		t.Errorf("got\n%swant\n%s", got, want)
@@ -62,11 +62,11 @@ func TestChanged(t *testing.T) {
 	}{
 		"nothing":         {endpoint.Instances{"one": {one}}, endpoint.Instances{"one": {one}}, ""},
 		"first":           {nil, endpoint.Instances{"one": {one}}, "edge a 1\nedge b 1 9\ngrpc a 1\ngrpc b 1 9\n"},
-		"last":            {endpoint.Instances{"two": {one}}, nil, "edge c\ngrpc c\n"},
+		"last":            {endpoint.Instances{"two": {one}}, endpoint.Instances{"two": {}}, "edge c\ngrpc c\n"},
 		"leaves":          {endpoint.Instances{"two": {one}}, endpoint.Instances{"two": {leaving}}, "edge c 1\ngrpc c 1\n"},
 		"nobody's":        {nil, endpoint.Instances{"nobody's": {one}}, ""},
 		"of no service":   {nil, endpoint.Instances{"": {one}}, ""},
-		"none where none": {endpoint.Instances{"one": {}}, nil, ""},
+		"none where none": {endpoint.Instances{"one": {}}, endpoint.Instances{"one": {}}, ""},
 	} {
 		if got := lines(endpoint.Changed(upstreams(), c.before, c.now)); got != c.want {
 			t.Errorf("%s: got\n%swant\n%s", name, got, c.want)
@@ -90,5 +90,20 @@ func TestChanged(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// TestUnheard: of a service that was never heard of proxies are told nothing,
+// and something with its first instance and after its last.
+func TestUnheard(t *testing.T) {
+	unheard, first, left := endpoint.Instances{}, endpoint.Instances{"two": {{ID: "x", Address: at(1), Weight: 1}}}, endpoint.Instances{"two": {}}
+	if got, want := lines(endpoint.Objects(upstreams(), unheard)), "edge b 9\nedge d 8\ngrpc a\ngrpc b 9\ngrpc c\ngrpc d 8\n"; got != want {
+		t.Errorf("got\n%swant\n%s", got, want)
+	}
+	if got, want := lines(endpoint.Changed(upstreams(), unheard, first)), "edge c 1\ngrpc c 1\n"; got != want {
+		t.Errorf("first: got\n%swant\n%s", got, want)
+	}
+	if got, want := lines(endpoint.Changed(upstreams(), first, left)), "edge c\ngrpc c\n"; got != want {
+		t.Errorf("last: got\n%swant\n%s", got, want)
 	}
 }
