@@ -3,6 +3,7 @@ package limiting
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	refv3 "github.com/envoyproxy/go-control-plane/ratelimit/config/ratelimit/v3"
 
@@ -72,7 +73,7 @@ func entryKey(word string) string {
 }
 
 // Reference is the same for envoyproxy/ratelimit, as far as it can count it;
-// a warning names every limit that it cannot.
+// a warning names every limit that it cannot, or counts otherwise.
 func Reference(gw *config.Gateway) (*refv3.RateLimitConfig, []string) {
 	out := &refv3.RateLimitConfig{Name: contract.LimitDomain, Domain: contract.LimitDomain}
 	var warnings []string
@@ -82,6 +83,10 @@ func Reference(gw *config.Gateway) (*refv3.RateLimitConfig, []string) {
 		if policy == nil {
 			warnings = append(warnings, fmt.Sprintf("limit %s: left out of the reference rate-limit server's config: %s", l.ID, why))
 			return
+		}
+		if slices.Contains(l.By, "ip") {
+			warnings = append(warnings, fmt.Sprintf("limit %s: the reference rate-limit server counts every IPv6 address by itself, our limiter its /64: "+
+				"over IPv6 a client can have this limit as often as it likes there", l.ID))
 		}
 		root := roots[slot]
 		if root == nil {
