@@ -109,6 +109,7 @@ func (c *Checker) limit(s *syntax.Limit, path string) {
 	if refill := float64(s.Per.V.Length) * float64(cmp.Or(s.Burst.V, s.Limit.V)) / max(float64(s.Limit.V), 1); s.Algorithm.V == "gcra" && refill > float64(maxRefill) {
 		c.report(s.Algorithm.Pos, path, "a burst of %d takes more than 100 days to refill: choose a smaller burst, or a higher limit", cmp.Or(s.Burst.V, s.Limit.V))
 	}
+	c.rounded(s, path)
 	if len(s.Message.V) > maxMessage {
 		c.report(s.Message.Pos, path+".message", "has %d bytes, at most %d are sent", len(s.Message.V), maxMessage)
 	}
@@ -116,6 +117,20 @@ func (c *Checker) limit(s *syntax.Limit, path string) {
 		if slices.ContainsFunc(s.By[:i], func(o strictyaml.Value[syntax.By]) bool { return o.V == by.V }) && by.V != "" {
 			c.report(by.Pos, path+".by", "%q is there twice", by.V)
 		}
+	}
+}
+
+// rounded warns of a rate that comes out more than a hundredth too low: with gcra
+// a request costs whole nanoseconds, rounded up.
+func (c *Checker) rounded(s *syntax.Limit, path string) {
+	window, limit := int64(s.Per.V.Length), int64(s.Limit.V)
+	if s.Algorithm.V != "gcra" || window <= 0 || limit <= 0 {
+		return
+	}
+	admits := window / ((window-1)/limit + 1)
+	if admits < limit-limit/100 {
+		c.warn(s.Limit.Pos, path+".limit", "%d in %s come out as %d: with gcra a request costs at least a nanosecond, and whole ones; write algorithm: fixed, or a smaller limit",
+			limit, s.Per.V.Length, admits)
 	}
 }
 
