@@ -30,12 +30,12 @@ func (c *call) guessing(d *policy.Decision) bool {
 // a flood only a sample is written, and the rest counted; what is a fault of
 // ours is always written. No field holds a secret.
 func (c *call) logRefusal(d *policy.Decision, requestID string) {
-	log := c.server.log.With("component", "extauthz")
+	log := c.server.log
 	// Whoever names a key that no issuer has can make us say 503.
 	if d.Reason.Status() < 500 || d.Reason == policy.IssuerUnavailable {
 		take, past := c.server.denials.Take(clientrate.Client(c.client), c.now)
 		if past.Left > 0 {
-			log.Info("denials not logged", "count", past.Left, "worst_client", past.Worst.String(), "worst_count", past.Count)
+			log.Info("denials not logged", "component", "extauthz", "count", past.Left, "worst_client", past.Worst.String(), "worst_count", past.Count)
 		}
 		if !take {
 			return
@@ -45,7 +45,7 @@ func (c *call) logRefusal(d *policy.Decision, requestID string) {
 	if caller == nil {
 		caller = &policy.Caller{}
 	}
-	log.Info("request refused", "decision", "deny", "reason", string(d.Reason), "cause", c.why(d), "rule", d.Rule,
+	log.Info("request refused", "component", "extauthz", "decision", "deny", "reason", string(d.Reason), "cause", c.why(d), "rule", d.Rule,
 		"tenant", cut(caller.Tenant), "user", cut(caller.User), "credential", caller.Credential, "kind", caller.Kind,
 		"client", c.client, "method", cut(c.http.GetMethod()), "host", cut(c.http.GetHost()), "resource", c.name, "request_id", cut(requestID))
 }
