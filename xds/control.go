@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 
+	"tollgate/internal/clientrate"
 	"tollgate/internal/daemon"
 	"tollgate/internal/peer"
 	"tollgate/xds/admin"
@@ -91,8 +92,14 @@ func New(cfg Config) (*ControlPlane, error) {
 	if cfg.AllowShrink {
 		registry.DropAnyNumber()
 	}
+	callers := clientrate.NewLog(log, "address")
+	if err := callers.Register(cfg.Metrics, "control plane"); err != nil {
+		return nil, errors.Join(err, cfg.Listener.Close())
+	}
 	api := admin.Config{
-		Ledger: book, Registry: registry, Served: pipeline.Served, Proxy: cfg.Proxy, Resend: engine.Resend, AllowShrink: func() { registry.AllowShrink(); pipeline.AllowShrink() }, Secret: secret, Log: log, Now: time.Now,
+		Ledger: book, Registry: registry, Served: pipeline.Served, Proxy: cfg.Proxy, Resend: engine.Resend,
+		AllowShrink: func() { registry.AllowShrink(); pipeline.AllowShrink() },
+		Secret:      secret, Log: callers.Logger, Now: time.Now,
 	}
 	members, credentials, err := open(cfg, api, log)
 	if err != nil {

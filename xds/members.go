@@ -36,7 +36,7 @@ func open(cfg Config, api admin.Config, log *slog.Logger) (*members, credentials
 	if err != nil {
 		return nil, nil, err
 	}
-	api.Owns = func(r *http.Request, service string) bool { return owns(r, service, fleet, log) }
+	api.Owns = func(r *http.Request, service string) bool { return owns(r, service, fleet, api.Log) }
 	mux := http.NewServeMux()
 	mux.Handle("/v1/registry/", admin.New(api))
 	if cfg.Authority != nil {
@@ -44,7 +44,7 @@ func open(cfg Config, api admin.Config, log *slog.Logger) (*members, credentials
 		if err != nil {
 			return nil, nil, err
 		}
-		door := (&trust.Door{Authority: cfg.Authority, Tokens: tokens, Log: log}).Handler()
+		door := (&trust.Door{Authority: cfg.Authority, Tokens: tokens, Log: api.Log}).Handler()
 		mux.Handle("/v1/join", door)
 		mux.Handle("/v1/renew", door)
 	}

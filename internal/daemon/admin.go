@@ -52,6 +52,11 @@ func NewRegistry() *prometheus.Registry {
 func NewAdmin(cfg AdminConfig) *Admin {
 	a := &Admin{cfg: cfg}
 	g := newGuard(cfg)
+	if cfg.Metrics != nil {
+		if err := g.log.Register(cfg.Metrics, "admin"); err != nil {
+			cfg.Log.Warn("what is left out of the log is not counted", "err", err)
+		}
+	}
 	mux := http.NewServeMux()
 	open := func(pattern string, h http.Handler) { mux.Handle(pattern, g.stranger(h)) }
 	open("GET /healthz", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) }))

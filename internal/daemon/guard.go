@@ -3,7 +3,6 @@ package daemon
 import (
 	"crypto/sha256"
 	"crypto/subtle"
-	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -11,6 +10,8 @@ import (
 	"os"
 	"slices"
 	"strings"
+
+	"tollgate/internal/clientrate"
 )
 
 // Bearer says whether a request carries a token. It compares hashes, so that
@@ -29,12 +30,12 @@ type guard struct {
 	token string
 	hosts []string // names by which we are asked, in lower case
 	local netip.AddrPort
-	log   *slog.Logger
+	log   *clientrate.Log
 }
 
 // newGuard takes the bound address, and the names beside it.
 func newGuard(cfg AdminConfig) guard {
-	g := guard{token: cfg.Token, log: cfg.Log}
+	g := guard{token: cfg.Token, log: clientrate.NewLog(cfg.Log, "from")}
 	if a, err := netip.ParseAddrPort(cfg.Listener.Addr().String()); err == nil {
 		g.local = netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
 	}

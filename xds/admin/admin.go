@@ -32,7 +32,7 @@ type Config struct {
 	Served   func() Served // nil: nobody says
 	Proxy    string        // node id of the proxy that belongs to this control plane; "": none does
 	Secret   string        // that the services' tokens are made from
-	Log      *slog.Logger
+	Log      *slog.Logger  // of refused registrations; sampled where callers may be strangers
 	// Resend forgets what a node refused and sends it again; it returns to how many
 	// streams. nil: nobody can.
 	Resend func(node string) int
@@ -141,7 +141,7 @@ func (a *api) put(w http.ResponseWriter, r *http.Request) {
 	case errors.Is(err, discovery.ErrFull):
 		a.refuse(w, r, http.StatusServiceUnavailable, "registry_full", err.Error())
 	case err != nil:
-		a.Log.Warn("registration refused", "resource", r.PathValue("service")+"/"+r.PathValue("instance"), "from", r.RemoteAddr, "err", err)
+		a.Log.Warn("registration refused", "resource", r.PathValue("service")+"/"+r.PathValue("instance"), "address", r.RemoteAddr, "err", err)
 		a.refuse(w, r, http.StatusBadRequest, "bad_request", err.Error())
 	default:
 		w.WriteHeader(http.StatusNoContent)
@@ -164,7 +164,7 @@ func (a *api) allowed(w http.ResponseWriter, r *http.Request) bool {
 	if a.Secret != "" && daemon.Bearer(r, discovery.ServiceToken(a.Secret, r.PathValue("service"))) {
 		return true
 	}
-	a.Log.Warn("registration refused: no token of this service", "method", r.Method, "resource", r.PathValue("service")+"/"+r.PathValue("instance"), "from", r.RemoteAddr)
+	a.Log.Warn("registration refused: no token of this service", "method", r.Method, "resource", r.PathValue("service")+"/"+r.PathValue("instance"), "address", r.RemoteAddr)
 	w.Header().Set("WWW-Authenticate", `Bearer realm="tollgate"`)
 	a.refuse(w, r, http.StatusUnauthorized, "missing_credential", "the registry takes the token of the service as a bearer: `tollgate registry-token --service NAME` prints it")
 	return false
