@@ -104,13 +104,14 @@ func scope() compile.Scope {
 // everything is what proxies and servers are sent, endpoints included.
 func everything(gw *config.Gateway, scope compile.Scope, known endpoint.Instances) (objects []release.Object, warnings []string) {
 	objects, warnings = compile.Compile(gw, scope)
-	known = maps.Clone(known)
+	heard := endpoint.Instances{}
+	maps.Copy(heard, known)
 	for i := range gw.Upstreams { // all were heard of
-		if service := gw.Upstreams[i].Registry; known[service] == nil {
-			known[service] = []discovery.Instance{}
+		if service := gw.Upstreams[i].Registry; heard[service] == nil {
+			heard[service] = []discovery.Instance{}
 		}
 	}
-	objects = append(objects, endpoint.Objects(gw.Upstreams, known)...)
+	objects = append(objects, endpoint.Objects(gw.Upstreams, heard)...)
 	slices.SortStableFunc(objects, func(a, b release.Object) int {
 		return cmp.Or(cmp.Compare(a.Audience, b.Audience), cmp.Compare(a.Type, b.Type), cmp.Compare(a.Name, b.Name))
 	})
