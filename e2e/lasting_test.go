@@ -105,7 +105,8 @@ func TestReadyMeansThatTheAdoptedEnvoyFollows(t *testing.T) {
 }
 
 // TestKilledRunLeavesEnvoyServing: kill -9 of `tollgate run` and its next start
-// fail no request of a public route, and it is the same Envoy all along.
+// fail no request of a public route, and it is the same Envoy all along; a start
+// that would not take it over says which it is, and what to do.
 func TestKilledRunLeavesEnvoyServing(t *testing.T) {
 	l := newLasting(t)
 	first := l.start(t).AwaitReady(t, 30*time.Second)
@@ -114,6 +115,9 @@ func TestKilledRunLeavesEnvoyServing(t *testing.T) {
 	time.Sleep(500 * time.Millisecond)
 	first.Kill()
 	time.Sleep(500 * time.Millisecond)
+	if _, errs, code := harness.Run(t, "run", "-f", l.file, "--data-dir", l.dir, "--envoy-path", harness.EnvoyPath(t), "--free-ports"); code != 1 || !containsAll(errs, fmt.Sprintf("kill %d", envoy), "without --demo and --free-ports", l.dir) || strings.Contains(errs, "not ready") {
+		t.Errorf("--free-ports beside an envoy that was left: exit %d\n%s", code, errs)
+	}
 	second := l.start(t).AwaitReady(t, 30*time.Second)
 	if got := second.Ready.PIDs["envoy"]; got != envoy {
 		t.Errorf("envoy %d was left and %d runs", envoy, got)

@@ -52,6 +52,17 @@ func HasLeft(dir string) bool {
 	return err == nil && l != nil
 }
 
+// alone refuses a folder in which a proxy was left: one that shall end with its
+// parent takes over none, and must not end that one unasked.
+func alone(dir string) error {
+	l, err := readLeft(dir)
+	if l == nil || err != nil {
+		return nil //nolint:nilerr // what cannot be read is told by who takes over
+	}
+	l.close()
+	return fmt.Errorf("an envoy (process %d) that an earlier run left in %s still serves: start without --demo and --free-ports, which takes it over, or end it (kill %d), or choose another --data-dir", l.PID, dir, l.PID)
+}
+
 // readLeft returns the live proxy that the folder tells of, or nil.
 func readLeft(dir string) (*left, error) {
 	data, err := os.ReadFile(leftFile(dir))

@@ -54,6 +54,11 @@ type Supervisor struct {
 // NewSupervisor settles the admin address, writes the bootstrap file and
 // returns a supervisor that has not started the proxy yet.
 func NewSupervisor(ctx context.Context, cfg SupervisorConfig) (_ *Supervisor, err error) {
+	if cfg.DieWithParent {
+		if err := alone(cfg.Dir); err != nil {
+			return nil, err
+		}
+	}
 	admin, claim, err := settleAdmin(ctx, cfg.Admin, !cfg.DieWithParent && HasLeft(cfg.Dir))
 	if err != nil {
 		return nil, err

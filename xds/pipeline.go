@@ -108,6 +108,9 @@ func NewPipeline(cfg PipelineConfig) (*Pipeline, error) {
 	if err := errors.Join(cfg.Metrics.Register(p.reloads), cfg.Metrics.Register(p.bad)); err != nil {
 		return nil, err
 	}
+	for _, result := range []string{"ok", "refused"} {
+		p.reloads.WithLabelValues(result) // a rate needs the zero before the first
+	}
 	return p, p.start()
 }
 

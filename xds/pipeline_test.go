@@ -159,7 +159,7 @@ func (b *bench) reloads(result string) float64 {
 			}
 		}
 	}
-	return 0
+	return -1 // it is not there
 }
 
 var broken = strings.Replace(orders, "upstream: orders}", "upstream: order}", 1)
@@ -172,6 +172,9 @@ func TestOneBadFileIsHeldBackAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.run()
+	if b.reloads("ok") != 0 || b.reloads("refused") != 0 {
+		t.Error("a reload is not counted from zero")
+	}
 	first := b.pipeline.Served()
 	if len(first.Files) != 3 || first.Revision == "" || len(first.Held) != 0 {
 		t.Fatalf("%+v", first)

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"tollgate/cmd/tollgate/demo"
 )
 
 // tollgate runs one command as a shell would.
@@ -205,5 +207,19 @@ func TestKeysCreateStoresOnlyTheHash(t *testing.T) {
 	code, stdout, stderr = tollgate(t, "keys", "create", "-f", gateway, "--tenant", "acme", "--permission", "*")
 	if code != exitDone || !strings.HasPrefix(stdout, "tok_live_") || strings.Contains(stderr, strings.TrimSpace(stdout)) {
 		t.Errorf("exit %d, stdout %q, stderr %q", code, stdout, stderr)
+	}
+}
+
+// TestReadyForAPerson: what it says to edit is the file that it was given.
+func TestReadyForAPerson(t *testing.T) {
+	var out strings.Builder
+	r := readiness{Listeners: map[string]string{"http": "http://127.0.0.1:1"}, Demo: &demo.Access{APIKey: "k", JWT: "j"}}
+	if err := r.say(&out, false, []string{"/etc/a.yaml", "/etc/b"}); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"Then change /etc/a.yaml or /etc/b and save", "export KEY=k\n", "'http://127.0.0.1:1/api/orders?n=[1-200]'"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("want %q in\n%s", want, out.String())
+		}
 	}
 }

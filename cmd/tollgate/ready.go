@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"text/template"
 
@@ -64,21 +65,21 @@ const welcome = `
   curl -i -H "authorization: Bearer $JWT" {{$.URL}}/api/users {{$.Dim}}# 200 through the user service{{$.Plain}}
   curl -i {{$.URL}}/api/orders                                {{$.Dim}}# 401 missing_credential{{$.Plain}}
   curl -i -X DELETE -H "x-api-key: $KEY" {{$.URL}}/api/orders/1 {{$.Dim}}# 403 a key may not delete{{$.Plain}}
-  for i in $(seq 100); do curl -s -o /dev/null -w '%{http_code}\n' -H "x-api-key: $KEY" {{$.URL}}/api/orders; done | sort | uniq -c   {{$.Dim}}# 429 after the burst{{$.Plain}}
+  curl -Z --no-progress-meter -o /dev/null -w '%{http_code}\n' -H "x-api-key: $KEY" '{{$.URL}}/api/orders?n=[1-200]' | sort | uniq -c   {{$.Dim}}# 429 after the burst{{$.Plain}}
 
-Then change configs/gateway.yaml and save: the gateway follows. Ctrl-C stops it without cutting a request.
+Then change {{$.Files}} and save: the gateway follows. Ctrl-C stops it without cutting a request.
 {{- end}}
 `
 
-// say prints the ready line, for a program or for a person.
-func (r readiness) say(w io.Writer, asJSON bool) error {
+// say prints the ready line, for a program or for a person, who may edit these files.
+func (r readiness) say(w io.Writer, asJSON bool, files []string) error {
 	if asJSON {
 		return json.NewEncoder(w).Encode(r)
 	}
 	page := struct {
 		readiness
-		URL, Bold, Dim, Plain string
-	}{readiness: r}
+		URL, Files, Bold, Dim, Plain string
+	}{readiness: r, Files: strings.Join(files, " or ")}
 	for _, name := range slices.Sorted(maps.Keys(r.Listeners)) {
 		page.URL = r.Listeners[name]
 		break

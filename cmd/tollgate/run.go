@@ -121,7 +121,7 @@ func runAll(cmd *cobra.Command, _ []string) error {
 	defer context.AfterFunc(alive, stop)() // a role that fails ends the start, too
 	err = t.start(started)
 	if err == nil {
-		err = t.readiness().say(cmd.OutOrStdout(), s.On(settings.JSON))
+		err = t.readiness().say(cmd.OutOrStdout(), s.On(settings.JSON), s.List(settings.File))
 	}
 	if err == nil {
 		<-started.Done()

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -83,6 +84,38 @@ func TestMembersVerbs(t *testing.T) {
 	}
 	if code, out, errs := tollgate(t, "members", "list", "--data-dir", dir); code != exitFailed || !strings.Contains(errs, "edge.edge-1") || !strings.Contains(out, "edge/edge-1     9999") {
 		t.Errorf("exit %d\n%s%s", code, out, errs)
+	}
+}
+
+// TestLongFolder: one in which a socket could not be is refused before it is
+// made, by each verb that would put a socket there; not where all is told to be
+// elsewhere.
+func TestLongFolder(t *testing.T) {
+	valid, envoy := file(t, "gateway.yaml", good), file(t, "envoy", "#!/bin/sh\necho envoy version: x/1.40.0/y\n")
+	if err := os.Chmod(envoy, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for name, verb := range map[string][]string{
+		"run":             {"run", "-f", valid, "--free-ports"},
+		"run, no proxy":   {"run", "-f", valid, "--free-ports", "--no-envoy"},
+		"xds":             {"xds", "-f", valid, "--free-ports"},
+		"extauthz":        {"extauthz", "--xds-servers", "unix:/none", "--admin-address", "127.0.0.1:0"},
+		"ratelimit":       {"ratelimit", "--admin-address", "127.0.0.1:0"},
+		"envoy run":       {"envoy", "run", "--xds-servers", "unix:/none", "--admin-address", "127.0.0.1:0", "--envoy-path", envoy},
+		"settings in run": {"run", "-f", valid, "--free-ports", "--envoy-admin-address", "127.0.0.1:0"},
+	} {
+		dir := filepath.Join(t.TempDir(), strings.Repeat("x", 100))
+		code, _, errs := tollgate(t, append(verb, "--data-dir", dir)...)
+		if code != exitUsage || !strings.Contains(errs, "shorter --data-dir") {
+			t.Errorf("%s: exit %d\n%s", name, code, errs)
+		}
+		if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: it was made: %v", name, err)
+		}
+	}
+	dir := filepath.Join(t.TempDir(), strings.Repeat("x", 100))
+	if code, _, errs := tollgate(t, "extauthz", "--data-dir", dir, "--xds-servers", "127.0.0.1:1", "--extauthz-address", "127.0.0.1:0", "--admin-address", "nowhere"); code == 0 || strings.Contains(errs, "shorter") {
+		t.Errorf("told to be elsewhere: exit %d\n%s", code, errs)
 	}
 }
 

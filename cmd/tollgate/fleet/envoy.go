@@ -152,7 +152,7 @@ func newProxy(ctx context.Context, s settings.Settings, metrics *prometheus.Regi
 		}
 	}
 	proxy, err := envoy.NewSupervisor(ctx, envoy.SupervisorConfig{
-		Path: path, Dir: dir, Bootstrap: b, Admin: adminAt, Concurrency: s.Number(settings.Workers), Output: s.Stderr(), Log: log, DieWithParent: true,
+		Path: path, Dir: dir, Bootstrap: b, Admin: adminAt, Concurrency: s.Number(settings.Workers), Output: s.Stderr(), Log: log, DieWithParent: true, Metrics: metrics,
 	})
 	return proxy, relay, who, err
 }
