@@ -56,6 +56,59 @@ func TestRestore(t *testing.T) {
 	})
 }
 
+// TestControlPlanesThatShareAFolder: each comes back with what it knew itself,
+// whichever is back first; one too many is told so.
+func TestControlPlanesThatShareAFolder(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "registry.json")
+	start := func() (r *discovery.Registry, end func()) {
+		r = discovery.NewRegistry(time.Now)
+		if err := r.Restore(path); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- r.Run(ctx) }()
+		return r, func() {
+			cancel()
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	put := func(r *discovery.Registry, id, address string) {
+		if err := r.Put("order", id, discovery.Registration{Address: address, TTL: 300}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	one, endOne := start()
+	two, endTwo := start()
+	put(one, "a", "10.0.0.1:80")
+	put(one, "b", "10.0.0.2:80")
+	put(two, "a", "10.0.0.1:80") // the second does not know of b yet
+	endOne()
+	endTwo() // writes last
+	one, endOne = start()
+	two, endTwo = start()
+	if a, b := len(one.Snapshot()["order"]), len(two.Snapshot()["order"]); a != 2 || b != 1 {
+		t.Errorf("the first is back with %d instances and the second with %d, want 2 and 1", a, b)
+	}
+	endOne()
+	defer endTwo()
+	// The place that became free is taken before another one.
+	three, endThree := start()
+	defer endThree()
+	if n := len(three.Snapshot()["order"]); n != 2 {
+		t.Errorf("the third is back with %d, want what the first left", n)
+	}
+	for range 6 {
+		_, end := start()
+		defer end()
+	}
+	if err := discovery.NewRegistry(time.Now).Restore(path); err == nil || !strings.Contains(err.Error(), "--data-dir of its own") {
+		t.Errorf("the ninth: %v", err)
+	}
+}
+
 func TestRestoreSaysWhatToDoWithADamagedFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "registry.json")
 	for _, text := range []string{"{", `[{"service":"../x","instance":"a","registration":{"address":"127.0.0.1:1"}}]`} {

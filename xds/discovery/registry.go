@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -65,8 +66,9 @@ type Registry struct {
 	count    int
 	holders  map[netip.AddrPort]holder
 	path     string // where it is kept; "" nowhere
-	dirty    bool   // changed since it was kept
-	fault    error  // why it could not be kept; nil when it was
+	lock     *os.File
+	dirty    bool  // changed since it was kept
+	fault    error // why it could not be kept; nil when it was
 	places   Places
 	silence  silence
 }
@@ -181,7 +183,7 @@ func (r *Registry) Run(ctx context.Context) error {
 	for sweep := 1; ; sweep++ {
 		select {
 		case <-ctx.Done():
-			return r.save()
+			return r.end()
 		case <-ticker.C:
 			r.expire()
 			if sweep%recheckEvery == 0 {
