@@ -132,6 +132,29 @@ func TestRateBounds(t *testing.T) {
 	}
 }
 
+// TestForgettingForgivesNothing: a counter that is forgotten when it may be
+// stands where one that has counted nothing does.
+func TestForgettingForgivesNothing(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		cells := drawCells(t)
+		states, readings := make([]engine.State, len(cells)), make([]engine.Reading, len(cells))
+		now := start
+		for range rapid.IntRange(1, 10).Draw(t, "requests") {
+			now += rapid.Int64Range(0, 500_000).Draw(t, "pause")
+			for i := range cells {
+				cells[i].Cost = rapid.Uint64Range(0, 3).Draw(t, "cost")
+			}
+			engine.Decide(now, cells, states, readings)
+			for i, c := range cells {
+				ends := c.Rate.Expiry(states[i])
+				if kept, fresh := c.Rate.At(states[i], ends), c.Rate.At(engine.State{}, ends); kept != fresh {
+					t.Fatalf("%+v: %+v may be forgotten at %d, where it is %+v and a fresh one %+v", c.Rate, states[i], ends, kept, fresh)
+				}
+			}
+		}
+	})
+}
+
 func TestSecondsRoundUp(t *testing.T) {
 	for d, want := range map[time.Duration]int64{0: 0, 1: 1, time.Second: 1, time.Second + 1: 2, 90 * time.Second: 90} {
 		if got := engine.Seconds(d); got != want {

@@ -2,7 +2,10 @@ package store_test
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"math/big"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -20,6 +23,7 @@ type shared struct {
 	counted *naive
 	away    atomic.Bool
 	late    atomic.Int64 // nanoseconds, of the next answer
+	lost    atomic.Bool  // the next answer never comes
 }
 
 // Settle books debts, then decides, then maybe answers.
@@ -27,7 +31,7 @@ func (s *shared) Settle(_ context.Context, trip store.Trip) (store.Settled, erro
 	if s.away.Load() {
 		return store.Settled{}, errDown
 	}
-	at := time.Now()
+	at, lost := time.Now(), s.lost.Swap(false)
 	settled := store.Settled{Now: at.UnixMicro(), Counters: map[string]store.Remembered{}}
 	keep := func(key, rule string, rate engine.Rate) {
 		settled.Counters[key] = store.Remembered{Rate: rate, Rule: rule, State: s.state(key, at)}
@@ -44,6 +48,9 @@ func (s *shared) Settle(_ context.Context, trip store.Trip) (store.Settled, erro
 		}
 	}
 	time.Sleep(time.Duration(s.late.Swap(0)))
+	if lost {
+		return store.Settled{}, errDown
+	}
 	return settled, nil
 }
 
@@ -231,4 +238,106 @@ func TestSlowTripTellsNoTime(t *testing.T) {
 			t.Errorf("%+v, want 6 left for %s", r, want)
 		}
 	})
+}
+
+// TestDebtIsOfItsTime: what a bucket gave while a trip was under way is
+// remembered as of when it gave, not of when the trip looked.
+func TestDebtIsOfItsTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &shared{counted: newNaive(map[string]wanted{"k": {limit: 1, window: 10 * time.Second, burst: 1}})}
+		f := failover(t, s, nil)
+		cell := engine.Cell{Key: "k", Rate: gcra(t, 1, 10*time.Second, 1)}
+		s.late.Store(int64(timeout - patience))
+		take(t, f, cell) // asks for nothing, and is answered late
+		time.Sleep(100 * time.Millisecond)
+		cell.Cost = 1
+		given := time.Now()
+		if !take(t, f, cell).Allowed {
+			t.Fatal("a full bucket refuses")
+		}
+		s.away.Store(true)
+		time.Sleep(time.Until(given.Add(10*time.Second - time.Millisecond)))
+		if take(t, f, cell).Allowed {
+			t.Error("the bucket gives again too early")
+		}
+		time.Sleep(2 * time.Millisecond)
+		if !take(t, f, cell).Allowed {
+			t.Error("the bucket does not give again")
+		}
+	})
+}
+
+// TestGiftIsGivenOnce: what is given back in a trip whose answer is lost may have
+// been taken back, so it is not given again: a limit errs on its own side.
+func TestGiftIsGivenOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &shared{counted: newNaive(map[string]wanted{"k": {limit: 10, window: 24 * time.Hour}})}
+		f := failover(t, s, nil)
+		cell := engine.Cell{Key: "k", Rate: fixed(t, 10, 24*time.Hour), Cost: 5, OnError: engine.Closed}
+		take(t, f, cell)
+		s.late.Store(int64(timeout - patience))
+		cell.Cost = 2
+		if _, err := f.Take(context.Background(), time.Now(), []engine.Cell{cell}); !errors.Is(err, store.ErrRefused) {
+			t.Fatalf("%v, want a refusal without the store", err)
+		}
+		s.lost.Store(true) // of the trip that gives back
+		time.Sleep(timeout)
+		cell.Cost = 0
+		if r := take(t, f, cell); r.Remaining != 5 {
+			t.Errorf("%d of 10 left after 5", r.Remaining)
+		}
+	})
+}
+
+// TestBesideATrip: a caller in a hurry is decided in memory while another one's
+// request for the same counter is on its way: what that one may yet be given is
+// not given twice.
+func TestBesideATrip(t *testing.T) {
+	for limit, want := range map[uint64]int64{1: 1, 2: 2} {
+		synctest.Test(t, func(t *testing.T) {
+			s := &shared{counted: newNaive(map[string]wanted{"k": {limit: limit, window: 24 * time.Hour}})}
+			f := failover(t, s, nil)
+			cell := engine.Cell{Key: "k", Rate: fixed(t, limit, 24*time.Hour), Cost: 1}
+			s.late.Store(int64(patience * 3 / 4))
+			var admitted atomic.Int64
+			ask := func(ctx context.Context) {
+				readings, err := f.Take(ctx, time.Now(), []engine.Cell{cell})
+				if err != nil {
+					t.Error(err)
+				} else if readings[0].Allowed {
+					admitted.Add(1)
+				}
+			}
+			var wg sync.WaitGroup
+			wg.Go(func() { ask(context.Background()) })
+			synctest.Wait()
+			hurry, cancel := context.WithTimeout(context.Background(), patience) // of which it waits three eighths
+			defer cancel()
+			wg.Go(func() { ask(hurry) })
+			wg.Wait()
+			if admitted.Load() != want {
+				t.Errorf("%d admitted of %d", admitted.Load(), limit)
+			}
+		})
+	}
+}
+
+// TestHeardIsRemembered: whoever hears of the last hit that a limit gives finds
+// its refusal remembered, at once and without a trip.
+func TestHeardIsRemembered(t *testing.T) {
+	awayFromMidnight(t)
+	const keys = 10_000
+	s := &shared{counted: newNaive(map[string]wanted{})}
+	f := failover(t, s, nil)
+	rate := fixed(t, 1, 24*time.Hour)
+	for i := range keys {
+		cell := engine.Cell{Key: fmt.Sprint("k", i), Rate: rate, Cost: 1}
+		s.counted.wants[cell.Key] = wanted{limit: 1, window: 24 * time.Hour}
+		take(t, f, cell)
+		take(t, f, cell)
+	}
+	// A machine that stands still for a second between the two asks again.
+	if got := f.Remembered(); got < keys-3 {
+		t.Errorf("%d refusals of %d came from memory", got, keys)
+	}
 }

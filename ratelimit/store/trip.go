@@ -130,10 +130,10 @@ func (l *ledger) with(key string, r Remembered, now int64) engine.State {
 	case !owed:
 	case r.Rate.Algorithm == engine.GCRA:
 		s.Mark = max(s.Mark+d.Hits*int64(r.Rate.Interval), now*1000)
+		s.Mark = min(s.Mark, now*1000+int64(r.Rate.Tolerance))
 		if d.Hits > 0 {
 			s.Mark = max(s.Mark, d.Mark*1000)
 		}
-		s.Mark = min(s.Mark, now*1000+int64(r.Rate.Tolerance))
 	case d.Mark == s.Mark:
 		s.Used = uint64(max(int64(s.Used)+d.Hits, 0))
 	}
