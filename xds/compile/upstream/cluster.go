@@ -225,6 +225,18 @@ func healthCheck(u *config.Upstream) *corev3.HealthCheck {
 	return out
 }
 
+// waiting is how many requests of a proxy may wait for servers of a role. When
+// all limiters hang, each request would wait its 1.5 s, whatever comes behind it;
+// beyond the bound Envoy does at once what it does when nobody answers (measured
+// on 1.40: admits, or refuses if a limit is closed). It is far above what waits
+// while Redis stalls, for those requests are still decided.
+func waiting(role string) uint32 {
+	if role == contract.RoleRateLimit {
+		return 4096
+	}
+	return 100_000
+}
+
 // Server is the cluster of one of our own servers, tuned so that one of two
 // can be killed without a failed request (measured on 1.40).
 // In a fleet proxies know it by the role in its certificate. Hosts are sockets,
@@ -250,7 +262,7 @@ func Server(name string, hosts []string, trustDomain, role string) *clusterv3.Cl
 			MaxEjectionTime: field.Duration(time.Second), MaxEjectionPercent: field.Uint(50),
 		},
 		CircuitBreakers: &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{{
-			MaxConnections: field.Uint(1024), MaxPendingRequests: field.Uint(10_000), MaxRequests: field.Uint(100_000), MaxRetries: field.Uint(1000),
+			MaxConnections: field.Uint(1024), MaxPendingRequests: field.Uint(10_000), MaxRequests: field.Uint(waiting(role)), MaxRetries: field.Uint(1000),
 		}}},
 	}
 	if kind == clusterv3.Cluster_STRICT_DNS {
