@@ -41,6 +41,8 @@ type decoder struct {
 	options Options
 	faults  []Fault
 	shapes  map[reflect.Type][]Field
+	before  int  // lines before the data
+	partial bool // the root is a part of what it should be
 }
 
 // place is a path, and how elements of a list there are named.
@@ -56,7 +58,9 @@ func (p place) key(name string) place {
 	return place{path: p.path + "." + name}
 }
 
-func (d *decoder) at(line, col int) Pos { return Pos{File: d.options.File, Line: line, Col: col} }
+func (d *decoder) at(line, col int) Pos {
+	return Pos{File: d.options.File, Line: d.before + line, Col: col}
+}
 
 func (d *decoder) fault(pos Pos, path, message string) {
 	if len(d.faults) < maxFaults {
@@ -252,7 +256,9 @@ func (d *decoder) block(n *yaml.Node, v reflect.Value, p place) {
 			d.field(n.Content[i+1], v, p, find(fields, meant))
 		}
 	}
-	d.complete(n, fields, first, p)
+	if !d.partial || p.path != "" {
+		d.complete(n, fields, first, p)
+	}
 }
 
 func (d *decoder) field(n *yaml.Node, block reflect.Value, p place, f *Field) {

@@ -60,6 +60,18 @@ func (d *decoder) load(data []byte) *yaml.Node {
 		d.fault(d.at(1, 1), "", fmt.Sprintf("the file has more than %d values; split it", maxMarks))
 		return nil
 	}
+	root := d.tree(data)
+	switch {
+	case root == nil || !d.sound(root, 1):
+		return nil
+	case root.Kind == yaml.ScalarNode && root.Tag == "!!null":
+		return &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map", Line: root.Line, Column: root.Column}
+	}
+	return root
+}
+
+// tree parses data as one document.
+func (d *decoder) tree(data []byte) *yaml.Node {
 	var doc yaml.Node
 	depth := loaderlimits.DepthFunc(func(depth int, _ *yaml.DepthContext) error {
 		if depth > parseDepth {
@@ -74,24 +86,14 @@ func (d *decoder) load(data []byte) *yaml.Node {
 	if doc.Kind != yaml.DocumentNode || len(doc.Content) == 0 {
 		return &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map", Line: 1, Column: 1}
 	}
-	root := doc.Content[0]
-	if !d.sound(root, 1) {
-		return nil
-	}
-	if root.Kind == yaml.ScalarNode && root.Tag == "!!null" {
-		return &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map", Line: root.Line, Column: root.Column}
-	}
-	return root
+	return doc.Content[0]
 }
 
 // marks is an upper bound of how many nodes the parser can make of data.
 func marks(data []byte) int {
 	n := 0
-	for _, c := range data {
-		switch c {
-		case '\n', '\r', ',', ':', '[', '{', '?':
-			n++
-		}
+	for _, c := range []byte("\n\r,:[{?") {
+		n += bytes.Count(data, []byte{c})
 	}
 	return n
 }

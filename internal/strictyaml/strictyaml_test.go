@@ -35,15 +35,17 @@ type document struct {
 	Twice strictyaml.Map[strictyaml.Map[*strictyaml.List[inner]]] `yaml:"twice"`
 }
 
+func references(ref string) (string, error) {
+	if ref == "env:N" {
+		return "5", nil
+	}
+	return "", errors.New(ref + " is unset")
+}
+
 func decode(text string) (document, []string) {
 	var d document
 	var out []string
-	for _, f := range strictyaml.Decode([]byte(text), &d, strictyaml.Options{File: "f", Resolve: func(ref string) (string, error) {
-		if ref == "env:N" {
-			return "5", nil
-		}
-		return "", errors.New(ref + " is unset")
-	}}) {
+	for _, f := range strictyaml.Decode([]byte(text), &d, strictyaml.Options{File: "f", Resolve: references}) {
 		out = append(out, fmt.Sprintf("%d:%d %s: %s", f.Line, f.Col, f.Path, f.Message))
 	}
 	return d, out
