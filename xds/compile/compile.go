@@ -59,7 +59,7 @@ func newBuilder(gw *config.Gateway, scope Scope) *builder {
 	names := make([]string, len(gw.Routes))
 	for i := range gw.Routes {
 		if gw.Routes[i].Auth.Mode != config.AuthPublic {
-			b.policies[i] = b.policy(&gw.Routes[i])
+			b.policies[i] = b.policy(gw.Routes[i])
 			names[i] = b.policies[i].GetName()
 		}
 	}

@@ -48,7 +48,7 @@ func (b *builder) filters(l *config.Listener) []*hcmv3.HttpFilter {
 	)
 	sizes, prefixes := map[int64]bool{config.DefaultMaxBody: true}, false
 	for i := range b.gw.Routes {
-		r := &b.gw.Routes[i]
+		r := b.gw.Routes[i]
 		if r.MaxBody > 0 {
 			sizes[r.MaxBody] = true
 		}

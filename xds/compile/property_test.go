@@ -33,7 +33,7 @@ func large(n int) *config.Gateway {
 	}
 	for i := range n {
 		name := fmt.Sprint("route-", i)
-		gw.Routes = append(gw.Routes, config.Route{
+		gw.Routes = append(gw.Routes, &config.Route{
 			Name: name, Match: config.Match{Hosts: []string{fmt.Sprintf("h%d.test", i%10)}, Kind: config.PathPrefix, Path: fmt.Sprint("/api/", i), Methods: []string{"GET", "POST"}},
 			Auth:      config.Auth{Mode: config.AuthAnyOf, Credentials: []config.Credential{{APIKey: true}}},
 			Authorize: []config.Rule{{Permission: "orders:read"}},
@@ -98,13 +98,13 @@ func names(t testing.TB, gw *config.Gateway, host string) []string {
 }
 
 func TestOrder(t *testing.T) {
-	route := func(name string, m config.Match) config.Route {
-		return config.Route{Name: name, Match: m, Auth: config.Auth{Mode: config.AuthPublic}, Respond: &config.Respond{Status: 200}}
+	route := func(name string, m config.Match) *config.Route {
+		return &config.Route{Name: name, Match: m, Auth: config.Auth{Mode: config.AuthPublic}, Respond: &config.Respond{Status: 200}}
 	}
 	header := []config.Condition{{Name: "x-a", Op: config.Present}}
 	gw := &config.Gateway{
 		Listeners: []config.Listener{{Name: "http"}},
-		Routes: []config.Route{
+		Routes: []*config.Route{
 			route("none", config.Match{Kind: config.PathExact, Path: "/a/b"}),
 			route("wild", config.Match{Hosts: []string{"*.x.test"}, Kind: config.PathExact, Path: "/a/b"}),
 			route("wider", config.Match{Hosts: []string{"*.test"}, Kind: config.PathExact, Path: "/a/b"}),
@@ -145,7 +145,7 @@ func FuzzCompile(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, path, host, header string, kind, methods uint8) {
 		gw := large(3)
-		r := &gw.Routes[1]
+		r := gw.Routes[1]
 		r.Match.Kind, r.Match.Path, r.Match.Methods = config.PathKind(kind%5), path, nil
 		for i, m := range []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PURGE"} {
 			if methods&(1<<i) != 0 {

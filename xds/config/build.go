@@ -53,7 +53,7 @@ func (b *builder) build(files []*syntax.File, g *Gateway) error {
 	for i := range routes {
 		if r := &routes[i]; !r.IsGroup() {
 			made := route(r)
-			b.attemptsFit(r.Full, &made, r.Path)
+			b.attemptsFit(r.Full, made, r.Path)
 			g.Routes = append(g.Routes, made)
 		}
 	}

@@ -85,7 +85,7 @@ func (b *builder) plaintext(g *Gateway) {
 	}
 }
 
-func serves(r Route, listener string) bool {
+func serves(r *Route, listener string) bool {
 	if len(r.Listeners) == 0 {
 		return true
 	}

@@ -84,7 +84,7 @@ func (b *builder) ties(g *Gateway) {
 	}
 	routes := make([]overlap.Route, len(g.Routes))
 	for i := range g.Routes {
-		r := &g.Routes[i]
+		r := g.Routes[i]
 		if r.Match.Path == "" && r.Match.Kind != PathAny {
 			continue // faulty already; without hosts and listeners it ties with nothing
 		}
@@ -105,7 +105,7 @@ func (b *builder) ties(g *Gateway) {
 	}
 	b.parted(g, routes)
 	for _, tie := range overlap.Find(routes) {
-		one, two := &g.Routes[tie.First], &g.Routes[tie.Second]
+		one, two := g.Routes[tie.First], g.Routes[tie.Second]
 		what := "the same hosts, path and methods"
 		if routes[tie.Second].Kind != overlap.Literal {
 			what = "hosts, methods and paths that overlap, at equal rank"
@@ -126,7 +126,7 @@ func (b *builder) parted(g *Gateway, routes []overlap.Route) {
 		policies[i] = fmt.Sprintf("%#v %#v", g.Routes[i].Auth, rules)
 	}
 	for _, pair := range overlap.Parted(routes, policies) {
-		one, two := &g.Routes[pair.First], &g.Routes[pair.Second]
+		one, two := g.Routes[pair.First], g.Routes[pair.Second]
 		b.warn(strictyaml.Pos(two.Pos), "routes["+two.Name+"]", "only a condition on the query, a header or a cookie parts it from routes[%s] (%s:%d:%d), which has another auth or authorize: "+
 			"the client chooses between the two; give both the same, and decide in authorize", one.Name, one.Pos.File, one.Pos.Line, one.Pos.Col)
 	}

@@ -15,7 +15,7 @@ type Gateway struct {
 	Plans     []Plan
 	RateLimit []Limit // over all routes
 	Upstreams []Upstream
-	Routes    []Route // leaves only, in the order of the files
+	Routes    []*Route // leaves only, in the order of the files
 	AccessLog AccessLog
 	Tracing   *Tracing // nil: none
 }

@@ -9,9 +9,9 @@ import (
 	"tollgate/xds/config/syntax"
 )
 
-func route(r *inherit.Route) Route {
+func route(r *inherit.Route) *Route {
 	s := r.Full
-	out := Route{
+	out := &Route{
 		Pos: Pos(r.Own.Pos), Name: r.Name, Priority: int(s.Priority.V), MaxBody: or(s.MaxBody, BodyNotWritten, func(b syntax.Bytes) int64 { return int64(b) }),
 		MaxStream: or(s.MaxStream, time.Hour, optional),
 		Listeners: distinct(strs(s.Listeners.Items)), Match: match(s.Match), Auth: auth(s.Auth), Authorize: rules(s.Authorize.Items),

@@ -13,7 +13,7 @@ import (
 func gateway(routes, endpoints int) *config.Gateway {
 	g := &config.Gateway{}
 	for i := range routes {
-		g.Routes = append(g.Routes, config.Route{Name: fmt.Sprintf("r%03d", i)})
+		g.Routes = append(g.Routes, &config.Route{Name: fmt.Sprintf("r%03d", i)})
 	}
 	u := config.Upstream{Name: "up"}
 	for i := range endpoints {

@@ -29,16 +29,16 @@ func closed(l *config.Limit) { l.OnError = config.OnErrorClosed }
 
 func open(l *config.Limit) { l.OnError = config.OnErrorOpen }
 
-func route(auth config.AuthMode, limits ...config.Limit) config.Route {
-	return config.Route{Name: "r", Upstream: "u", Auth: config.Auth{Mode: auth}, RateLimit: limits}
+func route(auth config.AuthMode, limits ...config.Limit) *config.Route {
+	return &config.Route{Name: "r", Upstream: "u", Auth: config.Auth{Mode: auth}, RateLimit: limits}
 }
 
 // descriptors writes what a route feeds its filter with, one line each: "key=value"
 // of what is fixed, "key?" of what may be missing and then drops the descriptor's
 // entry, "key" of what is always there.
-func descriptors(t *testing.T, f *limiting.Feeds, r config.Route) (filter string, lines []string) {
+func descriptors(t *testing.T, f *limiting.Feeds, r *config.Route) (filter string, lines []string) {
 	t.Helper()
-	filter, typed := f.PerRoute(&r)
+	filter, typed := f.PerRoute(r)
 	if typed == nil {
 		return filter, nil
 	}
@@ -94,11 +94,11 @@ func TestFilterOfARoute(t *testing.T) {
 	for name, test := range map[string]struct {
 		gateway []config.Limit
 		plans   []config.Plan
-		route   config.Route
+		route   *config.Route
 		want    string
 	}{
 		"nothing limits it":              {none, nil, route(config.AuthAnyOf), ""},
-		"answered here":                  {[]config.Limit{strict}, plan(strict), config.Route{Name: "r", RateLimit: []config.Limit{strict}}, ""},
+		"answered here":                  {[]config.Limit{strict}, plan(strict), &config.Route{Name: "r", RateLimit: []config.Limit{strict}}, ""},
 		"the gateway's":                  {[]config.Limit{plain}, nil, route(config.AuthPublic), limiting.OpenFilter},
 		"the gateway's closed":           {[]config.Limit{lax, strict}, nil, route(config.AuthPublic), limiting.DenyFilter},
 		"its own":                        {none, nil, route(config.AuthPublic, lax), limiting.OpenFilter},
@@ -125,7 +125,7 @@ func gateway() *config.Gateway {
 			{Name: "free", RateLimit: []config.Limit{limit("p/free/0", "tenant")}},
 			{Name: "pro", RateLimit: []config.Limit{limit("p/pro/0", "tenant"), limit("p/pro/1", "user", "claim:region")}},
 		},
-		Routes: []config.Route{
+		Routes: []*config.Route{
 			route(config.AuthAnyOf, limit("r/0", "credential")),
 			{Name: "public", Upstream: "u", Auth: config.Auth{Mode: config.AuthPublic}},
 			{Name: "here", RateLimit: []config.Limit{limit("here/0")}},
@@ -144,7 +144,7 @@ func TestDescriptors(t *testing.T) {
 	})
 	f := limiting.NewFeeds(gw)
 	for _, test := range []struct {
-		route config.Route
+		route *config.Route
 		want  []string
 	}{
 		{gw.Routes[0], append(slices.Clone(private), "limit=r/0 credential~(none)")},
@@ -269,7 +269,7 @@ func TestReference(t *testing.T) {
 			with(limit("most"), func(l *config.Limit) { l.Limit = 1<<32 - 1 }), with(limit("huge"), func(l *config.Limit) { l.Limit = 1 << 32 }),
 		},
 		Plans:  []config.Plan{{Name: "free", RateLimit: []config.Limit{limit("f", "tenant")}}, {Name: "pro", RateLimit: []config.Limit{with(limit("p", "tenant"), unit("day", 24*time.Hour))}}},
-		Routes: []config.Route{route(config.AuthPublic, limit("own")), {Name: "here", RateLimit: []config.Limit{limit("here")}}},
+		Routes: []*config.Route{route(config.AuthPublic, limit("own")), {Name: "here", RateLimit: []config.Limit{limit("here")}}},
 	}
 	out, warnings := limiting.Reference(gw)
 	want := []string{

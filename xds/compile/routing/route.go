@@ -30,7 +30,7 @@ type entry struct {
 // where its methods differ in timeout or retries, its split keeps clients by
 // cookie, or browsers may ask first.
 func (b *Builder) entries(i int, secure bool) []*entry {
-	r := &b.gw.Routes[i]
+	r := b.gw.Routes[i]
 	base := routev3.Route{
 		TypedPerFilterConfig: b.perFilter(i),
 		RequestHeadersToAdd:  additions(r.RequestHeaders), RequestHeadersToRemove: append(removals(r.RequestHeaders), b.withheld(r)...),
@@ -75,7 +75,7 @@ func named(base *routev3.Route, name string, match *routev3.RouteMatch) *routev3
 
 // perFilter binds a route to its policy, its limits and its bounds.
 func (b *Builder) perFilter(i int) map[string]*anypb.Any {
-	r := &b.gw.Routes[i]
+	r := b.gw.Routes[i]
 	out := map[string]*anypb.Any{AuthzFilter: b.unauthorized[AuthzFilter]}
 	if r.Auth.Mode != config.AuthPublic {
 		out[AuthzFilter] = field.Any(&authzfilterv3.ExtAuthzPerRoute{Override: &authzfilterv3.ExtAuthzPerRoute_CheckSettings{

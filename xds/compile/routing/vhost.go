@@ -34,7 +34,7 @@ func (b *Builder) refuse(r refusal.Refusal, name string, m *routev3.RouteMatch) 
 func (b *Builder) virtualHosts(l *config.Listener) ([]*routev3.VirtualHost, []release.Ref) {
 	byHost := map[string][]*entry{"*": nil}
 	for i := range b.gw.Routes {
-		r := &b.gw.Routes[i]
+		r := b.gw.Routes[i]
 		if len(r.Listeners) > 0 && !slices.Contains(r.Listeners, l.Name) {
 			continue
 		}
