@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"tollgate/internal/celenv"
 	"tollgate/internal/strictyaml"
 	"tollgate/xds/config/check"
 	"tollgate/xds/config/inherit"
@@ -35,11 +36,13 @@ func (b *builder) build(files []*syntax.File, g *Gateway) error {
 		}
 		return f.Defaults, f.Defaults.Pos
 	})
-	upstreams, routes := inherit.Upstreams(files, defaults), inherit.Routes(files, defaults)
-	checker, err := check.New(b.fault, b.warn)
+	inherited := inherit.From(defaults)
+	upstreams, routes := inherited.Upstreams(files), inherited.Routes(files)
+	cel, err := celenv.New()
 	if err != nil {
 		return err
 	}
+	checker := check.New(cel, b.fault, b.warn)
 	checker.Files(files)
 	checker.Upstreams(upstreams)
 	checker.Routes(routes)

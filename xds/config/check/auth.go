@@ -11,19 +11,22 @@ import (
 	"tollgate/xds/config/syntax"
 )
 
-// Routes checks groups and routes by themselves; what they are to each other is
-// for package config.
+// Routes checks groups and routes; which of them tie is for package config.
 func (c *Checker) Routes(routes []inherit.Route) {
 	for i := range routes {
-		r := &routes[i]
-		if r.Own.Name.V != "" {
+		if r := &routes[i]; r.Own.Name.V != "" {
 			c.named("route", r.Name, r.Own.Name.Pos, r.Path)
 		}
-		if !r.IsGroup() {
-			c.route(r)
-		} else if len(r.Own.Routes) == 0 {
-			c.report(r.Own.Pos, r.Path+".routes", "is an empty group: write its routes, or remove `routes`")
-		}
+		c.Route(&routes[i])
+	}
+}
+
+// Route checks a group or a route by itself.
+func (c *Checker) Route(r *inherit.Route) {
+	if !r.IsGroup() {
+		c.route(r)
+	} else if len(r.Own.Routes) == 0 {
+		c.report(r.Own.Pos, r.Path+".routes", "is an empty group: write its routes, or remove `routes`")
 	}
 }
 
@@ -76,7 +79,7 @@ func (c *Checker) credentialList(path string, list strictyaml.List[syntax.Creden
 
 func (c *Checker) credentials(path string, list ...syntax.Credential) {
 	for i, one := range list {
-		if one.APIKey && !c.apiKeys {
+		if one.APIKey && !c.has(Use{apiKeys, ""}) {
 			c.report(one.Pos, path, "api_key needs identity.api_keys: write identity: {api_keys: {store: file:keys.yaml}}")
 		}
 		c.known("issuer", one.JWT, path+".jwt")
@@ -180,7 +183,7 @@ func (c *Checker) mirror(s *syntax.Mirror, path string) {
 	if !s.Upstream.IsSet() {
 		c.report(s.Pos, path, "upstream is missing: name the one that gets the copies")
 	}
-	if c.known("upstream", s.Upstream, path+".upstream") && c.splits[string(s.Upstream.V)] {
+	if c.known("upstream", s.Upstream, path+".upstream") && !c.has(Use{whole, string(s.Upstream.V)}) {
 		c.report(s.Upstream.Pos, path+".upstream", "%q is a split: name one of its members", s.Upstream.Shown())
 	}
 }

@@ -24,22 +24,19 @@ type Checker struct {
 	report, warn Report
 	cel          *celenv.Env
 	suggested    int
-	apiKeys      bool
+	used         func(Use) // nil: nobody asks
 	splits       map[string]bool
 	names        map[string][]string                  // by what they name, in order
 	places       map[string]map[string]strictyaml.Pos // the same, with where
 }
 
-// New returns a Checker that says what is wrong to report and to warn.
-func New(report, warn Report) (*Checker, error) {
-	cel, err := celenv.New()
-	if err != nil {
-		return nil, err
-	}
+// New returns a Checker that says what is wrong to report and to warn, and
+// compiles expressions with cel.
+func New(cel *celenv.Env, report, warn Report) *Checker {
 	return &Checker{
 		report: report, warn: warn, cel: cel, splits: map[string]bool{},
 		names: map[string][]string{}, places: map[string]map[string]strictyaml.Pos{},
-	}, nil
+	}
 }
 
 // named notes a name; a second one is a fault that shows both places.
@@ -63,7 +60,7 @@ func (c *Checker) known(what string, name syntax.Identifier, path string) bool {
 	if name.V == "" {
 		return false // not written, or faulty already
 	}
-	if _, ok := c.places[what][string(name.V)]; ok {
+	if c.has(Use{what, string(name.V)}) {
 		return true
 	}
 	hint := ""
@@ -156,10 +153,10 @@ func (c *Checker) identity(s *syntax.Identity) {
 		c.issuer(&s.Issuers[i], path)
 	}
 	if s.APIKeys != nil {
-		if c.apiKeys {
+		if c.has(Use{apiKeys, ""}) {
 			c.report(s.APIKeys.Pos, "identity.api_keys", "is written in two files: keep one")
 		}
-		c.apiKeys = true
+		c.names[apiKeys] = []string{""}
 		c.keys(s.APIKeys)
 	}
 	for _, role := range s.Roles.Items {
@@ -192,26 +189,40 @@ func (c *Checker) limits(limits []syntax.Limit, path string, first int, seen map
 
 // Upstreams checks upstreams and splits.
 func (c *Checker) Upstreams(upstreams []inherit.Upstream) {
-	for _, u := range upstreams {
-		if strings.HasPrefix(u.Name, reservedPrefix) {
-			c.report(u.Own.Name.Pos, u.Path, "names that begin with %s are the gateway's own", reservedPrefix)
-		}
-		c.named("upstream", u.Name, u.Own.Name.Pos, u.Path)
-		c.splits[u.Name] = u.Own.Split != nil
+	for i := range upstreams {
+		c.UpstreamName(upstreams[i].Own, upstreams[i].Path)
 	}
-	for _, u := range upstreams {
-		if u.Own.Split != nil {
-			c.split(u.Own, u.Path)
-			c.members(u.Own, u.Path+".split")
-			continue
-		}
-		if k := u.Own.Sticky; k != nil && !k.Off {
-			c.report(k.Pos, u.Path+".sticky", "only a split is sticky; for one upstream write load_balancing: {policy: ring_hash, hash_on: …}")
-		}
-		c.endpoints(u.Own, u.Path+".endpoints")
-		c.discovery(u.Own.Discovery, u.Path+".discovery.allow")
-		c.settings(&u.Settings, u.Path)
+	for i := range upstreams {
+		c.Upstream(&upstreams[i])
 	}
+}
+
+// UpstreamName notes what an upstream is called; all of them come before the
+// first is checked.
+func (c *Checker) UpstreamName(s *syntax.Upstream, path string) {
+	name := string(s.Name.V)
+	if strings.HasPrefix(name, reservedPrefix) {
+		c.report(s.Name.Pos, path, "names that begin with %s are the gateway's own", reservedPrefix)
+	}
+	c.named("upstream", name, s.Name.Pos, path)
+	if c.splits[name] = s.Split != nil; c.splits[name] {
+		c.names[split] = append(c.names[split], name)
+	}
+}
+
+// Upstream checks an upstream or a split.
+func (c *Checker) Upstream(u *inherit.Upstream) {
+	if u.Own.Split != nil {
+		c.split(u.Own, u.Path)
+		c.members(u.Own, u.Path+".split")
+		return
+	}
+	if k := u.Own.Sticky; k != nil && !k.Off {
+		c.report(k.Pos, u.Path+".sticky", "only a split is sticky; for one upstream write load_balancing: {policy: ring_hash, hash_on: …}")
+	}
+	c.endpoints(u.Own, u.Path+".endpoints")
+	c.discovery(u.Own.Discovery, u.Path+".discovery.allow")
+	c.settings(&u.Settings, u.Path)
 }
 
 // members checks that the members of a split are real.
@@ -224,7 +235,7 @@ func (c *Checker) members(s *syntax.Upstream, path string) {
 		case name != "" && name == s.Name.V:
 			c.report(m.Upstream.Pos, at, "a split cannot be its own member")
 		case !c.known("upstream", m.Upstream, at):
-		case c.splits[string(name)]:
+		case !c.has(Use{whole, string(name)}):
 			c.report(m.Upstream.Pos, at, "%q is a split itself: name its members here, with their weights", m.Upstream.Shown())
 		case seen[name]:
 			c.report(m.Upstream.Pos, at, "%q is there twice: add up its weights", m.Upstream.Shown())

@@ -31,52 +31,67 @@ type Upstream struct {
 	Settings syntax.UpstreamSettings
 }
 
+// Defaults are what every route and upstream inherits.
+type Defaults struct {
+	written *syntax.Defaults // nil: nothing
+	merger  merger
+}
+
+// From returns the defaults that a file wrote; nil for none.
+func From(written *syntax.Defaults) *Defaults {
+	return &Defaults{written: written, merger: merger{shapes: map[reflect.Type][]strictyaml.Field{}}}
+}
+
 // Routes lists groups and routes in the order of the files.
-func Routes(files []*syntax.File, defaults *syntax.Defaults) []Route {
-	w := &walk{merger: merger{shapes: map[reflect.Type][]strictyaml.Field{}}}
+func (d *Defaults) Routes(files []*syntax.File) []Route {
+	var out []Route
 	for _, f := range files {
 		for i := range f.Routes {
-			full := f.Routes[i]
-			if defaults != nil {
-				full.Settings = merge(&w.merger, defaults.Settings, full.Settings)
-			}
-			w.tree(&f.Routes[i], &full, "", i)
-		}
-	}
-	return w.routes
-}
-
-type walk struct {
-	merger merger
-	routes []Route
-}
-
-func (w *walk) tree(own, full *syntax.Route, group string, i int) {
-	name := group + string(own.Name.V)
-	w.routes = append(w.routes, Route{Name: name, Path: element("routes", name, i), Own: own, Full: full})
-	for k := range own.Routes {
-		outer := *full
-		outer.Routes = nil
-		inner := merge(&w.merger, outer, own.Routes[k])
-		w.tree(&own.Routes[k], &inner, name+"/", k)
-	}
-}
-
-// Upstreams lists the upstreams in the order of the files.
-func Upstreams(files []*syntax.File, defaults *syntax.Defaults) []Upstream {
-	m := &merger{shapes: map[reflect.Type][]strictyaml.Field{}}
-	var out []Upstream
-	for _, f := range files {
-		for i := range f.Upstreams {
-			own := &f.Upstreams[i]
-			u := Upstream{Name: string(own.Name.V), Path: element("upstreams", string(own.Name.V), i), Own: own, Settings: own.UpstreamSettings}
-			if own.Split == nil && defaults != nil && defaults.Upstream != nil {
-				u.Settings = merge(m, *defaults.Upstream, u.Settings)
-			}
-			out = append(out, u)
+			out = d.Route(out, &f.Routes[i], i)
 		}
 	}
 	return out
+}
+
+// Route appends a route, or a group and what is in it; it is the i-th of its file.
+func (d *Defaults) Route(out []Route, own *syntax.Route, i int) []Route {
+	full := *own
+	if d.written != nil {
+		full.Settings = merge(&d.merger, d.written.Settings, full.Settings)
+	}
+	return d.tree(out, own, &full, "", i)
+}
+
+func (d *Defaults) tree(out []Route, own, full *syntax.Route, group string, i int) []Route {
+	name := group + string(own.Name.V)
+	out = append(out, Route{Name: name, Path: element("routes", name, i), Own: own, Full: full})
+	for k := range own.Routes {
+		outer := *full
+		outer.Routes = nil
+		inner := merge(&d.merger, outer, own.Routes[k])
+		out = d.tree(out, &own.Routes[k], &inner, name+"/", k)
+	}
+	return out
+}
+
+// Upstreams lists the upstreams in the order of the files.
+func (d *Defaults) Upstreams(files []*syntax.File) []Upstream {
+	var out []Upstream
+	for _, f := range files {
+		for i := range f.Upstreams {
+			out = append(out, d.Upstream(&f.Upstreams[i], i))
+		}
+	}
+	return out
+}
+
+// Upstream is the i-th upstream of its file.
+func (d *Defaults) Upstream(own *syntax.Upstream, i int) Upstream {
+	u := Upstream{Name: string(own.Name.V), Path: element("upstreams", string(own.Name.V), i), Own: own, Settings: own.UpstreamSettings}
+	if own.Split == nil && d.written != nil && d.written.Upstream != nil {
+		u.Settings = merge(&d.merger, *d.written.Upstream, u.Settings)
+	}
+	return u
 }
 
 // element names an element in a path by its name or its number.
