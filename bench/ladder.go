@@ -13,6 +13,7 @@ import (
 	"tollgate/xds/compile"
 	"tollgate/xds/compile/static"
 	"tollgate/xds/config"
+	"tollgate/xds/config/language"
 	"tollgate/xds/endpoint"
 )
 
@@ -86,7 +87,7 @@ func (b *bed) asking(upstream, services string, pid int, cert, key string) varia
 func (b *bed) compiled(listen, upstream, services, cert, key string) *bootstrapv3.Bootstrap {
 	text := []byte(expand(gateway, map[string]string{"https": listen, "up": upstream, "log": "{path: /dev/null}"}))
 	sources := []config.Source{{Name: "gateway.yaml", Data: text}}
-	gw, _, err := config.Parse(sources, func(r config.Reference) config.Value {
+	gw, _, err := language.Parse(sources, func(r config.Reference) config.Value {
 		switch r.Ref {
 		case "file:edge.crt":
 			return config.Value{Text: cert}

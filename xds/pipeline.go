@@ -22,6 +22,7 @@ import (
 	"tollgate/xds/admin"
 	"tollgate/xds/compile"
 	"tollgate/xds/config"
+	"tollgate/xds/config/language"
 	"tollgate/xds/discovery"
 	"tollgate/xds/endpoint"
 	"tollgate/xds/files"
@@ -137,7 +138,7 @@ func (p *Pipeline) start() error {
 	}
 	if chosen.gateway == nil && len(last.Sources) > 0 {
 		chosen.sources = last.Sources
-		if chosen.gateway, chosen.warnings, err = config.Parse(last.Sources, now.Resolve); err != nil {
+		if chosen.gateway, chosen.warnings, err = language.Parse(last.Sources, now.Resolve); err != nil {
 			return errors.Join(chosen.err, fmt.Errorf("the last good set cannot be served either: %w", err))
 		}
 	}

@@ -21,6 +21,7 @@ import (
 
 	"tollgate/xds/compile"
 	"tollgate/xds/config"
+	"tollgate/xds/config/language"
 	"tollgate/xds/discovery"
 	"tollgate/xds/endpoint"
 	"tollgate/xds/release"
@@ -58,7 +59,7 @@ func newPEMs(t testing.TB) pems {
 func parse(t testing.TB, p pems, name string, data []byte) *config.Gateway {
 	t.Helper()
 	sources := []config.Source{{Name: name, Data: data}}
-	gw, _, err := config.Parse(sources, func(r config.Reference) config.Value {
+	gw, _, err := language.Parse(sources, func(r config.Reference) config.Value {
 		switch {
 		case strings.HasSuffix(r.Ref, ".key"):
 			return config.Value{Text: p.key}

@@ -1,7 +1,7 @@
 // Package compile turns a valid gateway into the resources that proxies,
 // authorization servers and limiters are sent. It is a pure function: same
 // Gateway, same Scope, same bytes; it reads no clock, file or environment and
-// cannot fail, because config.Parse lets nothing through that it could not compile.
+// cannot fail, because language.Parse lets nothing through that it could not compile.
 package compile
 
 import (

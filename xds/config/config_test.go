@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"tollgate/xds/config"
+	"tollgate/xds/config/language"
 )
 
 var update = flag.Bool("update", false, "rewrite what the tests expect; review the diff")
@@ -20,19 +21,21 @@ var update = flag.Bool("update", false, "rewrite what the tests expect; review t
 // parse reads references from testdata/files; env:SECRET is a password.
 func parse(t testing.TB, sources ...config.Source) (*config.Gateway, []config.Fault, error) {
 	t.Helper()
-	return config.Parse(sources, func(ref config.Reference) config.Value {
-		switch path, isFile := strings.CutPrefix(ref.Ref, "file:"); {
-		case isFile:
-			data, err := os.ReadFile(filepath.Join("testdata", "files", path))
-			if err != nil {
-				err = fmt.Errorf("no such file: %s", path)
-			}
-			return config.Value{Text: string(data), Err: err}
-		case ref.Ref == "env:SECRET":
-			return config.Value{Text: "hunter2"}
+	return language.Parse(sources, references)
+}
+
+func references(ref config.Reference) config.Value {
+	switch path, isFile := strings.CutPrefix(ref.Ref, "file:"); {
+	case isFile:
+		data, err := os.ReadFile(filepath.Join("testdata", "files", path))
+		if err != nil {
+			err = fmt.Errorf("no such file: %s", path)
 		}
-		return config.Value{Err: errors.New("the environment variable is not set")}
-	})
+		return config.Value{Text: string(data), Err: err}
+	case ref.Ref == "env:SECRET":
+		return config.Value{Text: "hunter2"}
+	}
+	return config.Value{Err: errors.New("the environment variable is not set")}
 }
 
 func read(t testing.TB, path string) config.Source {

@@ -1,5 +1,4 @@
-// Package config is the operator's gateway file: its syntax, its rules and its
-// faults. Parse returns a valid *Gateway or every fault with its position; it
-// reads no files, no environment and no clock, so the same sources give the
-// same value.
+// Package config is the operator's gateway as a value: the model that package
+// language makes of the files, their sources, and the faults that it finds.
+// Invariant: nothing in it reads a file, the environment or the clock.
 package config

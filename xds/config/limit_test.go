@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"tollgate/xds/config"
+	"tollgate/xds/config/language"
 )
 
 // TestRoundedRate: a bucket that refills by less than was written says so, with
@@ -21,7 +22,7 @@ func TestRoundedRate(t *testing.T) {
 		"limit: 30000000, per: second, algorithm: gcra, burst: 9": "30000000 in 1s come out as 29411764",
 	} {
 		text := "version: 1\nlisteners: [{name: http, address: 127.0.0.1:1}]\nrate_limit:\n  - {name: x, " + limit + "}\n"
-		_, warnings, err := config.Parse([]config.Source{{Name: "g.yaml", Data: []byte(text)}}, nil)
+		_, warnings, err := language.Parse([]config.Source{{Name: "g.yaml", Data: []byte(text)}}, nil)
 		if err != nil {
 			t.Fatalf("%s: %v", limit, err)
 		}

@@ -14,6 +14,7 @@ import (
 	"pgregory.net/rapid"
 
 	"tollgate/xds/config"
+	"tollgate/xds/config/language"
 )
 
 // FuzzParse: no input panics or hangs, a refusal says why, and the same bytes
@@ -26,8 +27,8 @@ func FuzzParse(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		source := config.Source{Name: "fuzz.yaml", Data: data}
-		one, warnings, err := config.Parse([]config.Source{source}, nil)
-		two, _, again := config.Parse([]config.Source{source}, nil)
+		one, warnings, err := language.Parse([]config.Source{source}, nil)
+		two, _, again := language.Parse([]config.Source{source}, nil)
 		if err == nil != (again == nil) || (err != nil && err.Error() != again.Error()) {
 			t.Fatalf("parsed twice: %v, then %v", err, again)
 		}
@@ -60,7 +61,7 @@ func TestBombs(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			start := time.Now()
-			_, _, err := config.Parse([]config.Source{{Name: "bomb.yaml", Data: []byte(data)}}, nil)
+			_, _, err := language.Parse([]config.Source{{Name: "bomb.yaml", Data: []byte(data)}}, nil)
 			if err == nil {
 				t.Fatal("accepted")
 			}
@@ -117,7 +118,7 @@ func TestTies(t *testing.T) {
 				tied = tied || (o.host == r.host && path(o.path) == path(r.path) && methods && o.priority == r.priority)
 			}
 		}
-		_, _, err := config.Parse([]config.Source{{Name: "g", Data: []byte(b.String())}}, nil)
+		_, _, err := language.Parse([]config.Source{{Name: "g", Data: []byte(b.String())}}, nil)
 		if (err != nil) != tied {
 			t.Fatalf("tied %v, but %v:\n%s", tied, err, b.String())
 		}
@@ -156,7 +157,7 @@ b.yaml:3:11: defaults: is written in two files: a.yaml:4:11 has it too`
 func TestTenThousandRoutes(t *testing.T) {
 	source := config.Source{Name: "g", Data: []byte(many(10_000, "up%d"))}
 	start := time.Now()
-	gateway, _, err := config.Parse([]config.Source{source}, nil)
+	gateway, _, err := language.Parse([]config.Source{source}, nil)
 	if err != nil || len(gateway.Routes) != 10_000 {
 		t.Fatal(err)
 	}
@@ -171,7 +172,7 @@ func BenchmarkParse(b *testing.B) {
 		b.Run(fmt.Sprintf("routes=%d", n), func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, _, err := config.Parse([]config.Source{source}, nil); err != nil {
+				if _, _, err := language.Parse([]config.Source{source}, nil); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -185,7 +186,7 @@ listeners: [{name: http, address: 127.0.0.1:8080}]
 upstreams: [{name: orders, endpoints: [127.0.0.1:9001]}]
 routes: [{name: shop, auth: public, upstream: order}]
 `)}
-	_, _, err := config.Parse([]config.Source{source}, nil)
+	_, _, err := language.Parse([]config.Source{source}, nil)
 	fmt.Println(err)
 	// Output: gateway.yaml:4:47: routes[shop].upstream: no upstream is named "order"; did you mean "orders"?
 }
@@ -206,7 +207,7 @@ func TestShippedFiles(t *testing.T) {
 			text, err := os.ReadFile(name)
 			return config.Value{Text: string(text), Err: err}
 		}
-		if _, _, err := config.Parse([]config.Source{source}, resolve); err != nil {
+		if _, _, err := language.Parse([]config.Source{source}, resolve); err != nil {
 			t.Errorf("%s:\n%v", path, err)
 		}
 	}

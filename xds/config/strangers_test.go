@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"tollgate/xds/config"
+	"tollgate/xds/config/language"
 )
 
 // TestIssuerWithoutTenants: the first hour of everybody who brings an identity
@@ -25,7 +26,7 @@ func TestIssuerWithoutTenants(t *testing.T) {
 	} {
 		text := "version: 1\nlisteners: [{name: http, address: 127.0.0.1:1}]\n" + c.tenants +
 			"identity: {issuers: [{name: idp, issuer: https://a.example, audiences: [api], jwks: {url: https://a.example/jwks}" + c.claims + "}]}\n"
-		_, warnings, err := config.Parse([]config.Source{{Name: "g.yaml", Data: []byte(text)}}, nil)
+		_, warnings, err := language.Parse([]config.Source{{Name: "g.yaml", Data: []byte(text)}}, nil)
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}

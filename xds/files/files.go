@@ -17,6 +17,7 @@ import (
 	"sync"
 
 	"tollgate/xds/config"
+	"tollgate/xds/config/language"
 )
 
 // maxReference bounds a referenced file: a certificate chain or a key set, not a disk.
@@ -90,7 +91,7 @@ func (s *Set) Parse() (*config.Gateway, []config.Fault, error) {
 	if err := errors.Join(unread...); err != nil {
 		return nil, nil, err
 	}
-	return config.Parse(r.Sources, r.Resolve)
+	return language.Parse(r.Sources, r.Resolve)
 }
 
 // name is one file of the set.

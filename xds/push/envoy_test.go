@@ -24,6 +24,7 @@ import (
 	"tollgate/envoy"
 	"tollgate/xds/compile"
 	"tollgate/xds/config"
+	"tollgate/xds/config/language"
 	"tollgate/xds/endpoint"
 	"tollgate/xds/ledger"
 	"tollgate/xds/push"
@@ -107,7 +108,7 @@ func freePort(t *testing.T) string {
 // compiled is the release of a gateway file.
 func compiled(t *testing.T, text string) *release.Release {
 	t.Helper()
-	gw, _, err := config.Parse([]config.Source{{Name: "gateway.yaml", Data: []byte(text)}}, nil)
+	gw, _, err := language.Parse([]config.Source{{Name: "gateway.yaml", Data: []byte(text)}}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -20,6 +20,7 @@ import (
 	"tollgate/envoy"
 	"tollgate/xds/compile"
 	"tollgate/xds/config"
+	"tollgate/xds/config/language"
 	"tollgate/xds/endpoint"
 	"tollgate/xds/ledger"
 	"tollgate/xds/release"
@@ -155,7 +156,7 @@ routes:
   - {name: s, match: {path: {prefix: /static}}, auth: public, upstream: static}
   - {name: r, match: {path: {prefix: /registered}}, auth: public, upstream: registered}
   - {name: d, match: {path: {prefix: /dns}}, auth: public, upstream: dns}`, static, port))
-	gw, _, err := config.Parse([]config.Source{{Name: "gateway.yaml", Data: []byte(text)}}, nil)
+	gw, _, err := language.Parse([]config.Source{{Name: "gateway.yaml", Data: []byte(text)}}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -64,7 +64,7 @@ func (d *Defaults) Route(out []Route, own *syntax.Route, i int) []Route {
 
 func (d *Defaults) tree(out []Route, own, full *syntax.Route, group string, i int) []Route {
 	name := group + string(own.Name.V)
-	out = append(out, Route{Name: name, Path: element("routes", name, i), Own: own, Full: full})
+	out = append(out, Route{Name: name, Path: Element("routes", name, i), Own: own, Full: full})
 	for k := range own.Routes {
 		outer := *full
 		outer.Routes = nil
@@ -87,15 +87,15 @@ func (d *Defaults) Upstreams(files []*syntax.File) []Upstream {
 
 // Upstream is the i-th upstream of its file.
 func (d *Defaults) Upstream(own *syntax.Upstream, i int) Upstream {
-	u := Upstream{Name: string(own.Name.V), Path: element("upstreams", string(own.Name.V), i), Own: own, Settings: own.UpstreamSettings}
+	u := Upstream{Name: string(own.Name.V), Path: Element("upstreams", string(own.Name.V), i), Own: own, Settings: own.UpstreamSettings}
 	if own.Split == nil && d.written != nil && d.written.Upstream != nil {
 		u.Settings = merge(&d.merger, *d.written.Upstream, u.Settings)
 	}
 	return u
 }
 
-// element names an element in a path by its name or its number.
-func element(list, name string, i int) string {
+// Element names an element in a path by its name or its number.
+func Element(list, name string, i int) string {
 	if name == "" {
 		name = strconv.Itoa(i)
 	}

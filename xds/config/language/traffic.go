@@ -1,4 +1,4 @@
-package config
+package language
 
 import (
 	"strings"
@@ -6,25 +6,26 @@ import (
 
 	"tollgate/api/contract"
 	"tollgate/internal/strictyaml"
+	"tollgate/xds/config"
 	"tollgate/xds/config/syntax"
 )
 
-func cors(s *syntax.CORS) *CORS {
+func cors(s *syntax.CORS) *config.CORS {
 	if s == nil || s.Off {
 		return nil
 	}
-	return &CORS{
+	return &config.CORS{
 		Origins: strs(s.Origins), Methods: strs(s.Methods), Headers: strs(s.Headers), ExposeHeaders: strs(s.ExposeHeaders),
 		Credentials: s.Credentials.V, MaxAge: s.MaxAge.V.D(),
 	}
 }
 
-func timeout(s *syntax.Timeout) Timeout {
+func timeout(s *syntax.Timeout) config.Timeout {
 	const unset = 15 * time.Second
 	if s == nil {
-		return Timeout{Default: unset}
+		return config.Timeout{Default: unset}
 	}
-	out := Timeout{Default: or(s.Default, unset, optional), PerTry: s.PerTry.V.D()}
+	out := config.Timeout{Default: or(s.Default, unset, optional), PerTry: s.PerTry.V.D()}
 	if s.Off {
 		out.Default = 0
 	}
@@ -56,11 +57,11 @@ func timeout(s *syntax.Timeout) Timeout {
 
 func optional(s syntax.SpanOrNone) time.Duration { return time.Duration(s) }
 
-func retry(s *syntax.Retry) *Retry {
+func retry(s *syntax.Retry) *config.Retry {
 	if s == nil || s.Off {
 		return nil
 	}
-	out := &Retry{
+	out := &config.Retry{
 		Attempts: or(s.Attempts, 2, number), BackoffBase: 25 * time.Millisecond,
 		RetryOn: listed(strs(s.RetryOn), []string{"connect-failure", "refused-stream"}),
 	}
@@ -75,7 +76,7 @@ func retry(s *syntax.Retry) *Retry {
 }
 
 // attemptsFit refuses attempts that the timeout cuts off before they begin.
-func (b *builder) attemptsFit(r *syntax.Route, out *Route, path string) {
+func (b *builder) attemptsFit(r *syntax.Route, out *config.Route, path string) {
 	if out.Retry == nil || out.Retry.Attempts < 2 {
 		return
 	}
@@ -100,28 +101,28 @@ func (b *builder) attemptsFit(r *syntax.Route, out *Route, path string) {
 	}
 }
 
-func rewrite(s *syntax.Rewrite) *Rewrite {
+func rewrite(s *syntax.Rewrite) *config.Rewrite {
 	if s == nil || s.Off {
 		return nil
 	}
-	out := &Rewrite{Path: string(s.Path.V), Prefix: string(s.Prefix.V), Host: string(s.Host.V)}
+	out := &config.Rewrite{Path: string(s.Path.V), Prefix: string(s.Prefix.V), Host: string(s.Host.V)}
 	if x := s.Regex; x != nil {
-		out.Regex = &RegexRewrite{Pattern: string(x.Pattern.V), Substitution: x.Substitution.V}
+		out.Regex = &config.RegexRewrite{Pattern: string(x.Pattern.V), Substitution: x.Substitution.V}
 	}
 	return out
 }
 
-func headerEdit(s *syntax.HeaderEdit) HeaderEdit {
+func headerEdit(s *syntax.HeaderEdit) config.HeaderEdit {
 	if s == nil || s.Off {
-		return HeaderEdit{}
+		return config.HeaderEdit{}
 	}
-	return HeaderEdit{Set: headers(s.Set), Add: headers(s.Add), Remove: strs(s.Remove)}
+	return config.HeaderEdit{Set: headers(s.Set), Add: headers(s.Add), Remove: strs(s.Remove)}
 }
 
-func headers(written strictyaml.Map[strictyaml.Value[syntax.HeaderValue]]) []Header {
-	var out []Header
+func headers(written strictyaml.Map[strictyaml.Value[syntax.HeaderValue]]) []config.Header {
+	var out []config.Header
 	for i := range written.Items {
-		out = append(out, Header{Name: strings.ToLower(written.Items[i].Key.V), Value: string(written.Items[i].Value.V)})
+		out = append(out, config.Header{Name: strings.ToLower(written.Items[i].Key.V), Value: string(written.Items[i].Value.V)})
 	}
 	return out
 }

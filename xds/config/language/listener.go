@@ -1,22 +1,23 @@
-package config
+package language
 
 import (
 	"net/netip"
 
 	"tollgate/internal/strictyaml"
+	"tollgate/xds/config"
 	"tollgate/xds/config/syntax"
 )
 
-func listener(s *syntax.Listener) Listener {
-	l := Listener{
-		Pos: Pos(s.Pos), Name: string(s.Name.V), Address: netip.AddrPort(s.Address.V),
+func listener(s *syntax.Listener) config.Listener {
+	l := config.Listener{
+		Pos: config.Pos(s.Pos), Name: string(s.Name.V), Address: netip.AddrPort(s.Address.V),
 		RedirectHTTPS: s.Redirect.IsSet(), Plaintext: s.Plaintext.V,
 	}
 	if s.TLS != nil {
 		l.TLS = listenerTLS(s.TLS)
 	}
 	if s.Flood != nil {
-		l.Flood = &Flood{Limit: number(s.Flood.Limit.V), Per: s.Flood.Per.V.Length}
+		l.Flood = &config.Flood{Limit: number(s.Flood.Limit.V), Per: s.Flood.Per.V.Length}
 	}
 	if s.TrustedProxies != nil {
 		for _, from := range s.TrustedProxies.From {
@@ -26,24 +27,24 @@ func listener(s *syntax.Listener) Listener {
 	return l
 }
 
-func listenerTLS(s *syntax.ListenerTLS) *ListenerTLS {
-	t := &ListenerTLS{MinVersion: or(s.MinVersion, "1.2", itself), HSTS: s.HSTS.V.D(), ClientCA: content(s.ClientCA)}
+func listenerTLS(s *syntax.ListenerTLS) *config.ListenerTLS {
+	t := &config.ListenerTLS{MinVersion: or(s.MinVersion, "1.2", itself), HSTS: s.HSTS.V.D(), ClientCA: content(s.ClientCA)}
 	for i := range s.Certs {
-		t.Certs = append(t.Certs, Cert{Cert: *content(&s.Certs[i].Cert), Key: *content(&s.Certs[i].Key)})
+		t.Certs = append(t.Certs, config.Cert{Cert: *content(&s.Certs[i].Cert), Key: *content(&s.Certs[i].Key)})
 	}
 	return t
 }
 
-func content(c *syntax.Content) *Content {
+func content(c *syntax.Content) *config.Content {
 	if c == nil {
 		return nil
 	}
-	return &Content{Ref: c.Ref, Text: c.Text}
+	return &config.Content{Ref: c.Ref, Text: c.Text}
 }
 
 // openPorts refuses two listeners on one address.
-func (b *builder) openPorts(listeners []Listener) {
-	byPort := map[uint16][]Listener{}
+func (b *builder) openPorts(listeners []config.Listener) {
+	byPort := map[uint16][]config.Listener{}
 	for _, l := range listeners {
 		port := l.Address.Port()
 		if port == 0 {
@@ -60,7 +61,7 @@ func (b *builder) openPorts(listeners []Listener) {
 }
 
 // plaintext refuses to carry credentials over a network in the clear.
-func (b *builder) plaintext(g *Gateway) {
+func (b *builder) plaintext(g *config.Gateway) {
 	secure := false
 	for _, l := range g.Listeners {
 		secure = secure || l.TLS != nil
@@ -74,7 +75,7 @@ func (b *builder) plaintext(g *Gateway) {
 			continue
 		}
 		for _, r := range g.Routes {
-			if r.Auth.Mode != AuthPublic && r.Auth.Mode != 0 && serves(r, l.Name) {
+			if r.Auth.Mode != config.AuthPublic && r.Auth.Mode != 0 && serves(r, l.Name) {
 				b.fault(strictyaml.Pos(l.Pos), path, "%s is not loopback and has no tls, but serves routes[%s], which takes credentials: add tls, or write plaintext: true", l.Address, r.Name)
 				break
 			}
@@ -85,7 +86,7 @@ func (b *builder) plaintext(g *Gateway) {
 	}
 }
 
-func serves(r *Route, listener string) bool {
+func serves(r *config.Route, listener string) bool {
 	if len(r.Listeners) == 0 {
 		return true
 	}

@@ -1,13 +1,14 @@
-package config
+package language
 
 import (
 	"time"
 
 	"tollgate/api/contract"
+	"tollgate/xds/config"
 	"tollgate/xds/config/syntax"
 )
 
-func identity(s *syntax.Identity, out *Identity) {
+func identity(s *syntax.Identity, out *config.Identity) {
 	if s == nil {
 		return
 	}
@@ -15,7 +16,7 @@ func identity(s *syntax.Identity, out *Identity) {
 		out.Issuers = append(out.Issuers, issuer(&s.Issuers[i]))
 	}
 	if k := s.APIKeys; k != nil {
-		out.APIKeys = &APIKeys{Header: string(or(k.Header, contract.HeaderKey, itself)), Store: k.Store.Path}
+		out.APIKeys = &config.APIKeys{Header: string(or(k.Header, contract.HeaderKey, itself)), Store: k.Store.Path}
 	}
 	for _, role := range s.Roles.Items {
 		if out.Roles == nil {
@@ -25,9 +26,9 @@ func identity(s *syntax.Identity, out *Identity) {
 	}
 }
 
-func issuer(s *syntax.Issuer) Issuer {
-	is := Issuer{
-		Pos: Pos(s.Pos), Name: string(s.Name.V), Issuer: s.Issuer.V, Audiences: strs(s.Audiences),
+func issuer(s *syntax.Issuer) config.Issuer {
+	is := config.Issuer{
+		Pos: config.Pos(s.Pos), Name: string(s.Name.V), Issuer: s.Issuer.V, Audiences: strs(s.Audiences),
 		Typ:         listed(strs(s.Typ), []string{"at+jwt", "JWT"}),
 		MaxLifetime: or(s.MaxLifetime, 24*time.Hour, optional),
 		TenantClaim: []string{"tenant"}, UserClaim: []string{"sub"}, PermissionsClaim: []string{"permissions"},
@@ -40,7 +41,7 @@ func issuer(s *syntax.Issuer) Issuer {
 	if s.JWKS != nil {
 		is.JWKSURL = string(s.JWKS.URL.V)
 		if f := s.JWKS.File; f != nil {
-			is.JWKS = Content{Ref: f.Ref, Text: f.Text}
+			is.JWKS = config.Content{Ref: f.Ref, Text: f.Text}
 		}
 	}
 	return is

@@ -1,18 +1,19 @@
-package config
+package language
 
 import (
 	"strconv"
 	"time"
 
 	"tollgate/api/contract"
+	"tollgate/xds/config"
 	"tollgate/xds/config/inherit"
 	"tollgate/xds/config/syntax"
 )
 
-func route(r *inherit.Route) *Route {
+func route(r *inherit.Route) *config.Route {
 	s := r.Full
-	out := &Route{
-		Pos: Pos(r.Own.Pos), Name: r.Name, Priority: int(s.Priority.V), MaxBody: or(s.MaxBody, BodyNotWritten, func(b syntax.Bytes) int64 { return int64(b) }),
+	out := &config.Route{
+		Pos: config.Pos(r.Own.Pos), Name: r.Name, Priority: int(s.Priority.V), MaxBody: or(s.MaxBody, config.BodyNotWritten, func(b syntax.Bytes) int64 { return int64(b) }),
 		MaxStream: or(s.MaxStream, time.Hour, optional),
 		Listeners: distinct(strs(s.Listeners.Items)), Match: match(s.Match), Auth: auth(s.Auth), Authorize: rules(s.Authorize.Items),
 		CORS: cors(s.CORS), Timeout: timeout(s.Timeout), High: s.Importance.V == "high", Forward: s.Forward.V,
@@ -20,7 +21,7 @@ func route(r *inherit.Route) *Route {
 	}
 	switch {
 	case s.Respond != nil:
-		out.Respond = &Respond{Status: or(s.Respond.Status, 200, number), Body: s.Respond.Body.V, ContentType: string(s.Respond.ContentType.V)}
+		out.Respond = &config.Respond{Status: or(s.Respond.Status, 200, number), Body: s.Respond.Body.V, ContentType: string(s.Respond.ContentType.V)}
 	case s.Redirect != nil:
 		out.Redirect = redirect(s.Redirect)
 	default: // what only an upstream gives a meaning
@@ -30,14 +31,14 @@ func route(r *inherit.Route) *Route {
 		out.Rewrite = rewrite(s.Rewrite)
 		out.WebSocket = s.WebSocket.V
 		if m := s.Mirror; m != nil && !m.Off {
-			out.Mirror = &Mirror{Upstream: string(m.Upstream.V), Percent: or(m.Percent, 100, percent)}
+			out.Mirror = &config.Mirror{Upstream: string(m.Upstream.V), Percent: or(m.Percent, 100, percent)}
 		}
 	}
 	return out
 }
 
-func redirect(s *syntax.Redirect) *Redirect {
-	out := &Redirect{
+func redirect(s *syntax.Redirect) *config.Redirect {
+	out := &config.Redirect{
 		Scheme: s.Scheme.V, Host: s.Host.V, Path: string(s.Path.V), Prefix: string(s.Prefix.V),
 		Code: 302, StripQuery: s.StripQuery.V,
 	}

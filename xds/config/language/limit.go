@@ -1,33 +1,34 @@
-package config
+package language
 
 import (
 	"strconv"
 
+	"tollgate/xds/config"
 	"tollgate/xds/config/syntax"
 )
 
 // limits gives the limits of one owner; those without a name are numbered from first.
-func limits(owner string, written []syntax.Limit, first int) []Limit {
-	var out []Limit
+func limits(owner string, written []syntax.Limit, first int) []config.Limit {
+	var out []config.Limit
 	for i := range written {
 		s := &written[i]
 		name := string(s.Name.V)
 		if name == "" {
 			name = strconv.Itoa(first + i)
 		}
-		l := Limit{
-			Pos: Pos(s.Pos), ID: owner + "/" + name,
+		l := config.Limit{
+			Pos: config.Pos(s.Pos), ID: owner + "/" + name,
 			Limit: uint64(s.Limit.V), Window: s.Per.V.Length, Unit: s.Per.V.Unit, By: strs(s.By),
 			Burst: uint64(s.Burst.V), Message: s.Message.V, Shadow: s.Enforce.IsSet() && !s.Enforce.V,
 		}
 		if s.Algorithm.V == "gcra" {
-			l.Algorithm = GCRA
+			l.Algorithm = config.GCRA
 		}
 		switch s.OnError.V {
 		case "open":
-			l.OnError = OnErrorOpen
+			l.OnError = config.OnErrorOpen
 		case "closed":
-			l.OnError = OnErrorClosed
+			l.OnError = config.OnErrorClosed
 		}
 		out = append(out, l)
 	}

@@ -1,18 +1,19 @@
-package config
+package language
 
 import (
 	"errors"
 
 	"tollgate/internal/strictyaml"
+	"tollgate/xds/config"
 	"tollgate/xds/config/syntax"
 )
 
 // Parse gives the gateway that the sources describe, with its warnings, or
 // every fault, as Faults. It decodes each source once.
-func Parse(sources []Source, resolve Resolve) (*Gateway, []Fault, error) {
-	b := &builder{unclear: map[Fault]bool{}}
+func Parse(sources []config.Source, resolve config.Resolve) (*config.Gateway, []config.Fault, error) {
+	b := &builder{unclear: map[config.Fault]bool{}}
 	files, readable := b.decode(sources, resolve)
-	gateway := &Gateway{}
+	gateway := &config.Gateway{}
 	if readable { // what half a file means is not worth a second fault
 		if err := b.build(files, gateway); err != nil {
 			return nil, nil, err
@@ -20,12 +21,12 @@ func Parse(sources []Source, resolve Resolve) (*Gateway, []Fault, error) {
 	}
 	warnings := ordered(b.warnings, sources)
 	if len(b.faults) > 0 {
-		return nil, warnings, Faults(ordered(b.faults, sources))
+		return nil, warnings, config.Faults(ordered(b.faults, sources))
 	}
 	return gateway, warnings, nil
 }
 
-func (b *builder) decode(sources []Source, resolve Resolve) (files []*syntax.File, readable bool) {
+func (b *builder) decode(sources []config.Source, resolve config.Resolve) (files []*syntax.File, readable bool) {
 	readable = true
 	for _, source := range sources {
 		file := &syntax.File{}
@@ -35,7 +36,7 @@ func (b *builder) decode(sources []Source, resolve Resolve) (files []*syntax.Fil
 				if resolve == nil {
 					return "", errors.New(ref + " was not read")
 				}
-				value := resolve(Reference{Source: source.Name, Ref: ref})
+				value := resolve(config.Reference{Source: source.Name, Ref: ref})
 				if value.Err != nil {
 					return "", errors.New(ref + " cannot be read: " + value.Err.Error())
 				}
@@ -44,7 +45,7 @@ func (b *builder) decode(sources []Source, resolve Resolve) (files []*syntax.Fil
 		})
 		for _, f := range faults {
 			b.fault(f.Pos, f.Path, "%s", f.Message)
-			b.unclear[Fault{Pos: Pos(f.Pos), Path: f.Path}] = f.Word
+			b.unclear[config.Fault{Pos: config.Pos(f.Pos), Path: f.Path}] = f.Word
 		}
 		readable = readable && file.IsSet()
 		files = append(files, file)

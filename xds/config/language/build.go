@@ -1,4 +1,4 @@
-package config
+package language
 
 import (
 	"fmt"
@@ -6,6 +6,7 @@ import (
 
 	"tollgate/internal/celenv"
 	"tollgate/internal/strictyaml"
+	"tollgate/xds/config"
 	"tollgate/xds/config/check"
 	"tollgate/xds/config/inherit"
 	"tollgate/xds/config/syntax"
@@ -13,30 +14,24 @@ import (
 
 // builder turns decoded files into the model and collects what is wrong.
 type builder struct {
-	faults, warnings []Fault
-	unclear          map[Fault]bool // words, by place, that did not decode: no second fault
+	faults, warnings []config.Fault
+	unclear          map[config.Fault]bool // words, by place, that did not decode: no second fault
 }
 
 func (b *builder) fault(pos strictyaml.Pos, path, format string, args ...any) {
-	if b.unclear[Fault{Pos: Pos(pos), Path: path}] {
+	if b.unclear[config.Fault{Pos: config.Pos(pos), Path: path}] {
 		return
 	}
-	b.faults = append(b.faults, Fault{Pos: Pos(pos), Path: path, Message: fmt.Sprintf(format, args...)})
+	b.faults = append(b.faults, config.Fault{Pos: config.Pos(pos), Path: path, Message: fmt.Sprintf(format, args...)})
 }
 
 func (b *builder) warn(pos strictyaml.Pos, path, format string, args ...any) {
-	b.warnings = append(b.warnings, Fault{Pos: Pos(pos), Path: path, Message: fmt.Sprintf(format, args...), Warning: true})
+	b.warnings = append(b.warnings, config.Fault{Pos: config.Pos(pos), Path: path, Message: fmt.Sprintf(format, args...), Warning: true})
 }
 
 // build checks the parts and makes the model of them.
-func (b *builder) build(files []*syntax.File, g *Gateway) error {
-	defaults := single(b, files, "defaults", func(f *syntax.File) (*syntax.Defaults, strictyaml.Pos) {
-		if f.Defaults == nil {
-			return nil, strictyaml.Pos{}
-		}
-		return f.Defaults, f.Defaults.Pos
-	})
-	inherited := inherit.From(defaults)
+func (b *builder) build(files []*syntax.File, g *config.Gateway) error {
+	inherited := inherit.From(b.defaults(files))
 	upstreams, routes := inherited.Upstreams(files), inherited.Routes(files)
 	cel, err := celenv.New()
 	if err != nil {
@@ -67,19 +62,28 @@ func (b *builder) build(files []*syntax.File, g *Gateway) error {
 	return nil
 }
 
+func (b *builder) defaults(files []*syntax.File) *syntax.Defaults {
+	return single(b, files, "defaults", func(f *syntax.File) (*syntax.Defaults, strictyaml.Pos) {
+		if f.Defaults == nil {
+			return nil, strictyaml.Pos{}
+		}
+		return f.Defaults, f.Defaults.Pos
+	})
+}
+
 // file adds what needs nothing from elsewhere.
-func (*builder) file(f *syntax.File, g *Gateway) {
+func (*builder) file(f *syntax.File, g *config.Gateway) {
 	identity(f.Identity, &g.Identity)
 	for i := range f.Listeners {
 		g.Listeners = append(g.Listeners, listener(&f.Listeners[i]))
 	}
 	for i := range f.Plans {
 		p := &f.Plans[i]
-		g.Plans = append(g.Plans, Plan{Pos: Pos(p.Pos), Name: string(p.Name.V), RateLimit: limits("plan/"+string(p.Name.V), p.RateLimit.Items, 0)})
+		g.Plans = append(g.Plans, config.Plan{Pos: config.Pos(p.Pos), Name: string(p.Name.V), RateLimit: limits("plan/"+string(p.Name.V), p.RateLimit.Items, 0)})
 	}
 	for i := range f.Tenants {
 		t := &f.Tenants[i]
-		g.Tenants = append(g.Tenants, Tenant{Pos: Pos(t.Pos), Name: string(t.Name.V), Plan: string(t.Plan.V)})
+		g.Tenants = append(g.Tenants, config.Tenant{Pos: config.Pos(t.Pos), Name: string(t.Name.V), Plan: string(t.Plan.V)})
 	}
 	g.RateLimit = append(g.RateLimit, limits("gateway", f.RateLimit.Items, len(g.RateLimit))...)
 }
@@ -102,7 +106,7 @@ func single[T any](b *builder, files []*syntax.File, path string, of func(*synta
 	return found
 }
 
-func (b *builder) telemetry(files []*syntax.File, g *Gateway) {
+func (b *builder) telemetry(files []*syntax.File, g *config.Gateway) {
 	access := single(b, files, "access_log", func(f *syntax.File) (*syntax.AccessLog, strictyaml.Pos) {
 		if f.AccessLog == nil {
 			return nil, strictyaml.Pos{}
@@ -110,7 +114,7 @@ func (b *builder) telemetry(files []*syntax.File, g *Gateway) {
 		return f.AccessLog, f.AccessLog.Pos
 	})
 	if access != nil {
-		g.AccessLog = AccessLog{Off: access.Off, Path: access.Path.V}
+		g.AccessLog = config.AccessLog{Off: access.Off, Path: access.Path.V}
 	}
 	tracing := single(b, files, "tracing", func(f *syntax.File) (*syntax.Tracing, strictyaml.Pos) {
 		if f.Tracing == nil {
@@ -119,7 +123,7 @@ func (b *builder) telemetry(files []*syntax.File, g *Gateway) {
 		return f.Tracing, f.Tracing.Pos
 	})
 	if tracing != nil && !tracing.Off {
-		g.Tracing = &Tracing{OTLP: string(tracing.OTLP.V), Sampling: or(tracing.Sampling, 100, percent)}
+		g.Tracing = &config.Tracing{OTLP: string(tracing.OTLP.V), Sampling: or(tracing.Sampling, 100, percent)}
 	}
 }
 

@@ -1,4 +1,4 @@
-package config
+package language
 
 import (
 	"cmp"
@@ -8,15 +8,16 @@ import (
 
 	"tollgate/api/contract"
 	"tollgate/internal/strictyaml"
+	"tollgate/xds/config"
 	"tollgate/xds/config/overlap"
 	"tollgate/xds/config/syntax"
 )
 
-func match(s *syntax.Match) Match {
+func match(s *syntax.Match) config.Match {
 	if s == nil {
-		return Match{}
+		return config.Match{}
 	}
-	m := Match{
+	m := config.Match{
 		Hosts: strs(s.Hosts.Items), Methods: strs(s.Methods.Items),
 		Headers: conditions(s.Headers), Query: conditions(s.Query), Cookies: conditions(s.Cookies),
 	}
@@ -27,13 +28,13 @@ func match(s *syntax.Match) Match {
 	if p := s.Path; p != nil {
 		switch {
 		case p.Exact.IsSet():
-			m.Kind, m.Path = PathExact, string(p.Exact.V)
+			m.Kind, m.Path = config.PathExact, string(p.Exact.V)
 		case p.Template.IsSet():
-			m.Kind, m.Path = PathTemplate, string(p.Template.V)
+			m.Kind, m.Path = config.PathTemplate, string(p.Template.V)
 		case p.Regex.IsSet():
-			m.Kind, m.Path = PathRegex, string(p.Regex.V)
+			m.Kind, m.Path = config.PathRegex, string(p.Regex.V)
 		case p.Prefix.IsSet():
-			m.Kind, m.Path = PathPrefix, string(p.Prefix.V)
+			m.Kind, m.Path = config.PathPrefix, string(p.Prefix.V)
 			if len(m.Path) > 1 {
 				m.Path = strings.TrimSuffix(m.Path, "/")
 			}
@@ -53,57 +54,37 @@ func distinct(words []string) []string {
 	return out
 }
 
-func conditions(written strictyaml.Map[syntax.Condition]) []Condition {
-	var out []Condition
+func conditions(written strictyaml.Map[syntax.Condition]) []config.Condition {
+	var out []config.Condition
 	for i := range written.Items {
 		s := &written.Items[i].Value
-		c := Condition{Name: written.Items[i].Key.V}
+		c := config.Condition{Name: written.Items[i].Key.V}
 		switch {
 		case s.Exact.IsSet():
-			c.Op, c.Value = Equals, s.Exact.V
+			c.Op, c.Value = config.Equals, s.Exact.V
 		case s.Prefix.IsSet():
-			c.Op, c.Value = HasPrefix, s.Prefix.V
+			c.Op, c.Value = config.HasPrefix, s.Prefix.V
 		case s.Regex.IsSet():
-			c.Op, c.Value = Matches, string(s.Regex.V)
+			c.Op, c.Value = config.Matches, string(s.Regex.V)
 		case s.Present.IsSet() && s.Present.V:
-			c.Op = Present
+			c.Op = config.Present
 		default:
-			c.Op = Absent
+			c.Op = config.Absent
 		}
 		out = append(out, c)
 	}
-	slices.SortFunc(out, func(x, y Condition) int { return cmp.Compare(x.Name, y.Name) })
+	slices.SortFunc(out, func(x, y config.Condition) int { return cmp.Compare(x.Name, y.Name) })
 	return out
 }
 
 // ties refuses two routes of equal rank that one request could match both.
-func (b *builder) ties(g *Gateway) {
-	var every []string
-	for _, l := range g.Listeners {
-		every = append(every, l.Name)
+func (b *builder) ties(g *config.Gateway) {
+	every := listenersOf(g)
+	routes, policies := make([]overlap.Route, len(g.Routes)), make([]string, len(g.Routes))
+	for i, r := range g.Routes {
+		routes[i], policies[i] = claim(r, every), policyKey(r)
 	}
-	routes := make([]overlap.Route, len(g.Routes))
-	for i := range g.Routes {
-		r := g.Routes[i]
-		if r.Match.Path == "" && r.Match.Kind != PathAny {
-			continue // faulty already; without hosts and listeners it ties with nothing
-		}
-		routes[i] = overlap.Route{
-			Listeners: listed(r.Listeners, listed(distinct(every), []string{""})), Hosts: listed(r.Match.Hosts, []string{""}),
-			Path: "prefix " + r.Match.Path, Priority: r.Priority, Methods: methodBits(r.Match.Methods), Conditions: conditionKey(r.Match),
-		}
-		switch r.Match.Kind {
-		case PathAny:
-			routes[i].Path = "prefix /"
-		case PathExact:
-			routes[i].Path = "exact " + r.Match.Path
-		case PathTemplate:
-			routes[i].Kind, routes[i].Path = overlap.Template, r.Match.Path
-		case PathRegex:
-			routes[i].Kind, routes[i].Path = overlap.Regex, r.Match.Path
-		}
-	}
-	b.parted(g, routes)
+	b.parted(g, routes, policies)
 	for _, tie := range overlap.Find(routes) {
 		one, two := g.Routes[tie.First], g.Routes[tie.Second]
 		what := "the same hosts, path and methods"
@@ -115,16 +96,48 @@ func (b *builder) ties(g *Gateway) {
 	}
 }
 
-// parted warns of routes with different policies that only a condition parts.
-func (b *builder) parted(g *Gateway, routes []overlap.Route) {
-	policies := make([]string, len(g.Routes))
-	for i := range g.Routes {
-		rules := slices.Clone(g.Routes[i].Authorize)
-		for j := range rules {
-			rules[j].Pos = Pos{} // where a rule is written does not matter
-		}
-		policies[i] = fmt.Sprintf("%#v %#v", g.Routes[i].Auth, rules)
+// listenersOf are those that a route without listeners is on.
+func listenersOf(g *config.Gateway) []string {
+	var every []string
+	for _, l := range g.Listeners {
+		every = append(every, l.Name)
 	}
+	return listed(distinct(every), []string{""})
+}
+
+// claim is what decides the rank of a route.
+func claim(r *config.Route, every []string) overlap.Route {
+	if r.Match.Path == "" && r.Match.Kind != config.PathAny {
+		return overlap.Route{} // faulty already; without hosts and listeners it ties with nothing
+	}
+	out := overlap.Route{
+		Listeners: listed(r.Listeners, every), Hosts: listed(r.Match.Hosts, []string{""}),
+		Path: "prefix " + r.Match.Path, Priority: r.Priority, Methods: methodBits(r.Match.Methods), Conditions: conditionKey(r.Match),
+	}
+	switch r.Match.Kind {
+	case config.PathAny:
+		out.Path = "prefix /"
+	case config.PathExact:
+		out.Path = "exact " + r.Match.Path
+	case config.PathTemplate:
+		out.Kind, out.Path = overlap.Template, r.Match.Path
+	case config.PathRegex:
+		out.Kind, out.Path = overlap.Regex, r.Match.Path
+	}
+	return out
+}
+
+// policyKey is equal for routes of equal auth and authorize.
+func policyKey(r *config.Route) string {
+	rules := slices.Clone(r.Authorize)
+	for i := range rules {
+		rules[i].Pos = config.Pos{} // where a rule is written does not matter
+	}
+	return fmt.Sprintf("%#v %#v", r.Auth, rules)
+}
+
+// parted warns of routes with different policies that only a condition parts.
+func (b *builder) parted(g *config.Gateway, routes []overlap.Route, policies []string) {
 	for _, pair := range overlap.Parted(routes, policies) {
 		one, two := g.Routes[pair.First], g.Routes[pair.Second]
 		b.warn(strictyaml.Pos(two.Pos), "routes["+two.Name+"]", "only a condition on the query, a header or a cookie parts it from routes[%s] (%s:%d:%d), which has another auth or authorize: "+
@@ -143,7 +156,7 @@ func methodBits(methods []string) uint16 {
 	return out
 }
 
-func conditionKey(m Match) string {
+func conditionKey(m config.Match) string {
 	if len(m.Headers)+len(m.Query)+len(m.Cookies) == 0 {
 		return ""
 	}
