@@ -7,7 +7,6 @@ import (
 
 	"tollgate/xds/admin"
 	"tollgate/xds/config"
-	"tollgate/xds/config/language"
 	"tollgate/xds/files"
 )
 
@@ -32,8 +31,8 @@ func (c choice) faults() []string {
 // choose serves the files as they are if they parse. Otherwise each faulty one
 // is held back: its last good text stands in for it, or it is left out when it
 // has none, and if that set is valid the changes of all others land.
-func choose(now *files.Reading, last []config.Source) choice {
-	gateway, warnings, err := language.Parse(now.Sources, now.Resolve)
+func (p *Pipeline) choose(now *files.Reading, last []config.Source) choice {
+	gateway, warnings, err := p.parser.Parse(now.Sources, now.Resolve)
 	held := faulty(err, now.Unread)
 	if len(held) == 0 && err == nil {
 		return choice{sources: now.Sources, gateway: gateway, warnings: warnings}
@@ -43,7 +42,7 @@ func choose(now *files.Reading, last []config.Source) choice {
 	if len(last) == 0 || len(mixed) == 0 || same(mixed, now.Sources) {
 		return out
 	}
-	gateway, warnings, err = language.Parse(mixed, now.Resolve)
+	gateway, warnings, err = p.parser.Parse(mixed, now.Resolve)
 	if err == nil {
 		out.sources, out.gateway, out.warnings = mixed, gateway, warnings
 	}

@@ -73,6 +73,7 @@ type PipelineConfig struct {
 // Pipeline is the way from the files to the push engine.
 type Pipeline struct {
 	cfg     PipelineConfig
+	parser  *language.Parser
 	again   chan bool // read now, whether or not anything changed; true: what it takes away may go
 	reloads *prometheus.CounterVec
 	bad     prometheus.Gauge
@@ -112,6 +113,10 @@ func NewPipeline(cfg PipelineConfig) (*Pipeline, error) {
 	for _, result := range []string{"ok", "refused"} {
 		p.reloads.WithLabelValues(result) // a rate needs the zero before the first
 	}
+	var err error
+	if p.parser, err = language.NewParser(); err != nil {
+		return nil, err
+	}
 	return p, p.start()
 }
 
@@ -131,14 +136,14 @@ func (p *Pipeline) start() error {
 	}
 	chosen := choice{err: err, held: faulty(err, nil)}
 	if err == nil {
-		p.reading, chosen = now, choose(now, last.Sources)
+		p.reading, chosen = now, p.choose(now, last.Sources)
 	}
 	if chosen.err != nil && p.cfg.StrictStart {
 		return chosen.err
 	}
 	if chosen.gateway == nil && len(last.Sources) > 0 {
 		chosen.sources = last.Sources
-		if chosen.gateway, chosen.warnings, err = language.Parse(last.Sources, now.Resolve); err != nil {
+		if chosen.gateway, chosen.warnings, err = p.parser.Parse(last.Sources, now.Resolve); err != nil {
 			return errors.Join(chosen.err, fmt.Errorf("the last good set cannot be served either: %w", err))
 		}
 	}
@@ -246,7 +251,7 @@ func (p *Pipeline) follow(always, allowed bool) {
 	}
 	chosen := choice{err: err, held: faulty(err, nil)}
 	if err == nil {
-		chosen = choose(now, p.sources)
+		chosen = p.choose(now, p.sources)
 	}
 	if chosen.gateway != nil && !allowed {
 		if err := shrink.Gateway(p.gateway, chosen.gateway); err != nil {

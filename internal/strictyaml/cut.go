@@ -22,7 +22,7 @@ type Part struct {
 // parts are the document, because nothing that YAML lets go on over such a line
 // ends before it. ok is false where that is not sure.
 func Cut(data []byte, lists ...string) (parts []Part, ok bool) {
-	if breaksLines(data) {
+	if len(data) > MaxSize || bytes.IndexByte(data, 0) >= 0 || marks(data) > maxMarks || breaksLines(data) {
 		return nil, false
 	}
 	c := cutter{data: data, lists: lists, seen: map[string]bool{}}
@@ -148,7 +148,8 @@ func plainKey(key []byte) bool {
 // not asked for. A part with a fault may be no part at all: only the whole says
 // what is wrong, and where.
 func DecodePart(p Part, out any, o Options) []Fault {
-	d := &decoder{options: o, shapes: map[reflect.Type][]Field{}, before: p.Line, partial: true}
+	d := newDecoder(o)
+	d.before, d.partial = p.Line, true
 	root := d.tree(p.Text)
 	switch {
 	case root == nil:

@@ -14,7 +14,11 @@ import (
 type Options struct {
 	File    string
 	Resolve func(ref string) (string, error) // nil: a reference is a fault
+	Shapes  Shapes                           // what was learned of types in earlier calls; nil: nothing
 }
+
+// Shapes are what the tags of types say, for calls that follow one another.
+type Shapes map[reflect.Type][]Field
 
 // Decode reads one YAML document into the struct that out points to and
 // returns every fault.
@@ -30,17 +34,25 @@ type Options struct {
 // read as that one, a number beyond its bounds as the nearest within: one slip
 // makes one fault, and what else is wrong is told.
 func Decode(data []byte, out any, o Options) []Fault {
-	d := &decoder{options: o, shapes: map[reflect.Type][]Field{}}
+	d := newDecoder(o)
 	if root := d.load(data); root != nil {
 		d.value(root, reflect.ValueOf(out).Elem(), place{}, nil)
 	}
 	return d.faults
 }
 
+func newDecoder(o Options) *decoder {
+	d := &decoder{options: o, shapes: o.Shapes}
+	if d.shapes == nil {
+		d.shapes = Shapes{}
+	}
+	return d
+}
+
 type decoder struct {
 	options Options
 	faults  []Fault
-	shapes  map[reflect.Type][]Field
+	shapes  Shapes
 	before  int  // lines before the data
 	partial bool // the root is a part of what it should be
 }

@@ -20,6 +20,10 @@ type Gateway struct {
 	Tracing   *Tracing // nil: none
 }
 
+// Edition is the same for two things of which a Parser knows that they say the
+// same, wherever they stand in the files.
+type Edition struct{ _ byte }
+
 // Pos is a place in an operator's file; lines and columns count from 1.
 type Pos struct {
 	File      string
@@ -164,6 +168,7 @@ const (
 // Exactly one of Endpoints, Registry, DNS, Split is set.
 type Upstream struct {
 	Pos            Pos
+	Edition        *Edition `json:"-"` // nil: nobody compared it
 	Name           string
 	Endpoints      []Endpoint
 	Registry       string         // service name in the registry
@@ -248,6 +253,7 @@ type Outlier struct {
 // Route is one leaf. Exactly one of Upstream, Respond, Redirect is set.
 type Route struct {
 	Pos             Pos
+	Edition         *Edition `json:"-"` // nil: nobody compared it
 	Name            string   // with its groups: "shop/orders"
 	Listeners       []string // empty: all
 	Match           Match
