@@ -76,7 +76,11 @@ func New(cfg Config) (*ControlPlane, error) {
 	if err := registry.Restore(filepath.Join(cfg.DataDir, "registry.json")); err != nil {
 		return nil, err
 	}
-	engine, err := push.New(push.Config{Log: log, Metrics: cfg.Metrics, Ledger: book, Admit: trust.Admit(cfg.Identity == nil)})
+	fleet, err := trust.OpenMembers(cfg.DataDir, time.Now)
+	if err != nil {
+		return nil, err
+	}
+	engine, err := push.New(push.Config{Log: log, Metrics: cfg.Metrics, Ledger: book, Admit: trust.Admit(cfg.Identity == nil, fleet.Refuse)})
 	if err != nil {
 		return nil, err
 	}
@@ -101,7 +105,7 @@ func New(cfg Config) (*ControlPlane, error) {
 		AllowShrink: func() { registry.AllowShrink(); pipeline.AllowShrink() },
 		Secret:      secret, Log: callers.Logger, Now: time.Now,
 	}
-	members, credentials, err := open(cfg, api, log)
+	members, credentials, err := open(cfg, api, fleet, log)
 	if err != nil {
 		return nil, errors.Join(err, cfg.Listener.Close())
 	}

@@ -28,13 +28,9 @@ type members struct {
 }
 
 // open makes the credentials of the xDS port.
-func open(cfg Config, api admin.Config, log *slog.Logger) (*members, credentials.TransportCredentials, error) {
+func open(cfg Config, api admin.Config, fleet *trust.Members, log *slog.Logger) (*members, credentials.TransportCredentials, error) {
 	if cfg.Identity == nil {
 		return &members{}, peer.Credentials(peer.Plain()), nil
-	}
-	fleet, err := trust.OpenMembers(cfg.DataDir, time.Now)
-	if err != nil {
-		return nil, nil, err
 	}
 	api.Owns = func(r *http.Request, service string) bool { return owns(r, service, fleet, api.Log) }
 	mux := http.NewServeMux()

@@ -57,9 +57,10 @@ type Mutual struct {
 	// HTTP takes connections whose client speaks HTTP/1.1 (ALPN) instead of gRPC,
 	// also without a certificate, which is for it to judge. nil: there are none.
 	HTTP func(*tls.Conn)
-	// Refuse says why a server does not want somebody whose certificate is good; it
-	// is asked at the handshake and, in memory, every second while a gRPC connection
-	// is open. nil: it wants everybody.
+	// Refuse says why a server does not want somebody any more whose certificate is
+	// good: an open gRPC connection of his is ended. It is asked every second, in
+	// memory; who begins a call is for its handler to judge, who can say why. nil: it
+	// wants everybody.
 	Refuse func(Identity) error
 	Log    *slog.Logger // of a server: told of those who were refused, and of those that were ended
 }
@@ -162,10 +163,7 @@ func (m *mutual) identify(state tls.ConnectionState) (Identity, error) {
 	if err != nil {
 		return identity, err
 	}
-	if err := m.admits(state.PeerCertificates[0].URIs[0].String(), identity); err != nil {
-		return identity, err
-	}
-	return identity, m.judge(identity)
+	return identity, m.admits(state.PeerCertificates[0].URIs[0].String(), identity)
 }
 
 func (m *mutual) ClientHandshake(ctx context.Context, authority string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {

@@ -17,14 +17,21 @@ import (
 // Admit says who the client of an xDS stream is and what it may ask for. Over a
 // socket the kernel vouches for the user, who may be any node; over TLS the
 // certificate's name is the node id and its role says the types; plain is
-// --insecure: everybody is whom they claim to be, and nobody is remembered.
-func Admit(plain bool) push.Admit {
+// --insecure: everybody is whom they claim to be, and nobody is remembered. refuse
+// says why a member is not wanted any more; it is told so, and so knows that this
+// is no outage. nil: all are wanted.
+func Admit(plain bool, refuse func(peer.Identity) error) push.Admit {
 	return func(ctx context.Context, node *corev3.Node) (push.Client, error) {
 		who, known := peer.FromContext(ctx)
 		switch {
 		case known && who.Local:
 			return push.Client{}, nil
 		case known && who.Role != "":
+			if refuse != nil {
+				if err := refuse(who); err != nil {
+					return push.Client{}, err
+				}
+			}
 			return member(who, node)
 		case plain:
 			return push.Client{}, nil

@@ -3,6 +3,7 @@ package trust_test
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"log/slog"
 	"net"
 	"testing"
@@ -69,7 +70,7 @@ func TestAdmit(t *testing.T) {
 		{"client", "greeter", "greeter", "grpc", "LRCE"},
 		{"client", "greeter", "greeter", "edge", ""},
 	} {
-		client, err := trust.Admit(false)(over(t, c.role, c.name), &corev3.Node{Id: c.node, Cluster: c.cluster})
+		client, err := trust.Admit(false, nil)(over(t, c.role, c.name), &corev3.Node{Id: c.node, Cluster: c.cluster})
 		if (err == nil) != (c.allowed != "") {
 			t.Errorf("%s/%s as node %q of %q: %v", c.role, c.name, c.node, c.cluster, err)
 			continue
@@ -98,15 +99,31 @@ func TestAdmitWithoutCertificate(t *testing.T) {
 		"another's TLS":   grpcpeer.NewContext(t.Context(), &grpcpeer.Peer{AuthInfo: credentials.TLSInfo{}}),
 		"nobody's socket": grpcpeer.NewContext(t.Context(), &grpcpeer.Peer{AuthInfo: peer.Info{}}),
 	} {
-		if _, err := trust.Admit(false)(ctx, node); err == nil {
+		if _, err := trust.Admit(false, nil)(ctx, node); err == nil {
 			t.Errorf("%s: admitted", name)
 		}
-		if client, err := trust.Admit(true)(ctx, node); err != nil || client.Identity != "" {
+		if client, err := trust.Admit(true, nil)(ctx, node); err != nil || client.Identity != "" {
 			t.Errorf("%s with --insecure: %v %+v", name, err, client)
 		}
 	}
 	local := grpcpeer.NewContext(t.Context(), &grpcpeer.Peer{AuthInfo: peer.Info{Identity: peer.Identity{Local: true}}})
-	if _, err := trust.Admit(false)(local, node); err != nil {
+	if _, err := trust.Admit(false, nil)(local, node); err != nil {
 		t.Errorf("a process of our own user: %v", err)
+	}
+}
+
+// TestAdmitNobodyWhoWasRemoved: a member that was removed is told so; nobody else
+// is asked about.
+func TestAdmitNobodyWhoWasRemoved(t *testing.T) {
+	refuse := func(who peer.Identity) error {
+		if who.Name == "edge-1" && !who.NotBefore.IsZero() && who.NotBefore.Before(who.NotAfter) {
+			return trust.ErrRemoved
+		}
+		return nil
+	}
+	for name, want := range map[string]error{"edge-1": trust.ErrRemoved, "edge-2": nil} {
+		if _, err := trust.Admit(false, refuse)(over(t, contract.RoleEdge, name), &corev3.Node{Id: name, Cluster: "edge"}); !errors.Is(err, want) {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }

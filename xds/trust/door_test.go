@@ -76,7 +76,15 @@ func startPlane(t *testing.T, dir string, ttl time.Duration, role string) *plane
 	log := slog.New(slog.NewJSONHandler(p.log, nil))
 	web := peer.NewHandoff(l.Addr())
 	mutual := peer.Mutual{Source: a.Own(role, "xds-1"), Roles: []string{contract.RoleEdge}, HTTP: web.Give, Refuse: a.Members().Refuse, Log: log}
-	rpc := grpc.NewServer(grpc.Creds(mutual.Credentials()))
+	// As xDS does, whose streams begin so.
+	judge := func(ctx context.Context, request any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+		who, _ := peer.FromContext(ctx)
+		if err := a.Members().Refuse(who); err != nil {
+			return nil, status.Error(codes.PermissionDenied, err.Error())
+		}
+		return handler(ctx, request)
+	}
+	rpc := grpc.NewServer(grpc.Creds(mutual.Credentials()), grpc.UnaryInterceptor(judge))
 	healthv1.RegisterHealthServer(rpc, health.NewServer())
 	server := &http.Server{Handler: (&trust.Door{Authority: a, Tokens: tokens, Log: log}).Handler(), ReadHeaderTimeout: time.Second}
 	var wg sync.WaitGroup
