@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"bytes"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -13,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -110,14 +112,24 @@ func (a attempt) ask() (gained, error) {
 	for name, value := range a.Header {
 		request.Header.Set(name, value)
 	}
-	transport := &http.Transport{DisableKeepAlives: true}
-	response, err := (&http.Client{Transport: transport, Timeout: 5 * time.Second}).Do(request)
+	response, err := (&http.Client{Transport: elsewhere(nil), Timeout: 5 * time.Second}).Do(request)
 	if err != nil {
 		return gained{}, err
 	}
 	defer response.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(response.Body, 1<<20))
 	return gained{Status: response.StatusCode, Got: string(body)}, err
+}
+
+// callers counts those who came from elsewhere.
+var callers atomic.Uint32
+
+// elsewhere asks from an address of loopback that nobody asked from lately: of one
+// address ten refusals a second are in the log.
+func elsewhere(config *tls.Config) *http.Transport {
+	n := callers.Add(1)
+	from := &net.TCPAddr{IP: net.IPv4(127, 1, byte(n/250), byte(1+n%250))}
+	return &http.Transport{DisableKeepAlives: true, TLSClientConfig: config, DialContext: (&net.Dialer{LocalAddr: from}).DialContext}
 }
 
 // asStranger lets another user try; its process is as real as he is.

@@ -256,7 +256,7 @@ func membersAtRegistry(t *testing.T, f *fleet, user, edge peer.Source) {
 		if source != nil {
 			config = peer.Mutual{Source: source, Roles: []string{contract.RoleXDS}}.Client("http/1.1")
 		}
-		return &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{TLSClientConfig: config, DisableKeepAlives: true}}
+		return &http.Client{Timeout: 5 * time.Second, Transport: elsewhere(config)}
 	}
 	for _, c := range []struct {
 		name             string

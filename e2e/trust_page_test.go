@@ -97,7 +97,7 @@ func TestBoxPage(t *testing.T) {
 		for name, value := range c.header {
 			request.Header.Set(name, value)
 		}
-		response, err := (&http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}).Do(request)
+		response, err := (&http.Client{Timeout: 5 * time.Second, Transport: elsewhere(nil)}).Do(request)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -84,7 +84,7 @@ func TestBoxService(t *testing.T) {
 		harness.Eventually(t, 5*time.Second, fmt.Sprintf("the log tells of %s", r.name), func() error {
 			n := 0
 			for line := range strings.Lines(b.Log()) {
-				if strings.Contains(line, `"registration refused`) && containsAll(line, `"from":"127.0.0.1:`) {
+				if strings.Contains(line, `"registration refused`) && containsAll(line, `"address":"127.1.`) {
 					n++
 				}
 			}
