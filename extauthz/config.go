@@ -336,7 +336,7 @@ func (s *state) publish() {
 	next := &check.Snapshot{
 		Policies:    make(map[string]*policy.Policy, len(s.policies)),
 		Tenants:     s.identity.GetTenants(),
-		Credentials: credential.NewVerifier(s.issuers, s.index),
+		Credentials: credential.NewVerifier(s.issuers, s.index, s.server.bulkhead),
 		KeyHeader:   strings.ToLower(s.identity.GetApiKeys().GetHeader()),
 	}
 	for name, e := range s.policies {

@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -63,6 +64,7 @@ type Server struct {
 	extraKeys map[string]credential.StaticKeys
 	transport http.RoundTripper
 	checks    *check.Server
+	bulkhead  *credential.Bulkhead
 	state     *state
 	keyFile   *keyFollower
 	client    *adsclient.Client
@@ -104,6 +106,8 @@ func New(cfg Config) (*Server, error) {
 	}
 	s := &Server{
 		cfg: cfg, log: cfg.Log, extraKeys: map[string]credential.StaticKeys{}, becameOK: make(chan struct{}),
+		// One core is for those who have shown their token before.
+		bulkhead: credential.NewBulkhead(max(1, runtime.GOMAXPROCS(0)-1)),
 		// One connection serves the fetches that tokens of unknown keys ask for.
 		transport: &http.Transport{
 			Proxy: http.ProxyFromEnvironment, TLSHandshakeTimeout: 5 * time.Second, MaxIdleConnsPerHost: 1, IdleConnTimeout: 2 * time.Second,

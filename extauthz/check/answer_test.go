@@ -93,7 +93,7 @@ func TestStreamsEndWithTheirCredential(t *testing.T) {
 		key := g.stored
 		end(&key)
 		g.use(func(s *check.Snapshot) {
-			s.Credentials = credential.NewVerifier(g.issuers, g.index.Next(g.roles, []credential.Key{key}))
+			s.Credentials = credential.NewVerifier(g.issuers, g.index.Next(g.roles, []credential.Key{key}), credential.NewBulkhead(2))
 		})
 		if got := left("stream@1", now, "x-api-key", g.key); got != 9*time.Second {
 			t.Errorf("a key that %s: %v", name, got)
@@ -111,7 +111,9 @@ func TestReadyAnswers(t *testing.T) {
 		t.Fatal(err)
 	}
 	keys := func(g *gate, roles policy.Roles, list ...credential.Key) func(*check.Snapshot) {
-		return func(s *check.Snapshot) { s.Credentials = credential.NewVerifier(g.issuers, g.index.Next(roles, list)) }
+		return func(s *check.Snapshot) {
+			s.Credentials = credential.NewVerifier(g.issuers, g.index.Next(roles, list), credential.NewBulkhead(2))
+		}
 	}
 	changed := func(g *gate, change func(*credential.Key)) func(*check.Snapshot) {
 		key := g.stored

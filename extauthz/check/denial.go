@@ -31,8 +31,9 @@ func (c *call) guessing(d *policy.Decision) bool {
 // ours is always written. No field holds a secret.
 func (c *call) logRefusal(d *policy.Decision, requestID string) {
 	log := c.server.log
-	// Whoever names a key that no issuer has can make us say 503.
-	if d.Reason.Status() < 500 || d.Reason == policy.IssuerUnavailable {
+	// Whoever names a key that no issuer has, or forges tokens by the thousand, can
+	// make us say 503.
+	if d.Reason.Status() < 500 || d.Reason == policy.IssuerUnavailable || d.Reason == policy.Overloaded {
 		take, past := c.server.denials.Take(clientrate.Client(c.client), c.now)
 		if past.Left > 0 {
 			log.Info("denials not logged", "component", "extauthz", "count", past.Left, "worst_client", past.Worst.String(), "worst_count", past.Count)

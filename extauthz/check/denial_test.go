@@ -6,10 +6,15 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"github.com/golang-jwt/jwt/v5"
+
+	"tollgate/extauthz/check"
+	"tollgate/extauthz/credential"
 )
 
 // logged is a gate whose log is read.
@@ -117,6 +122,46 @@ func TestDenialsOfManyClientsAreBounded(t *testing.T) {
 	}
 	if n := len(records(t, out)); n != 200 {
 		t.Errorf("200 refusals for want of a policy are %d lines", n)
+	}
+}
+
+// A flood that is shed is 503, nobody's fault and no guess, and does not fill the
+// log; whoever was here before, or has a key, is not touched.
+func TestShedding(t *testing.T) {
+	g, out := logged(t)
+	known := g.token(t, nil)
+	now := time.Now().Truncate(time.Second)
+	send := func(header, value string) *authv3.CheckResponse {
+		response := g.At(t.Context(), request("orders@1", "GET", "/", header, value), now)
+		closed(t, response)
+		return response
+	}
+	if send("authorization", "Bearer "+known).GetOkResponse() == nil {
+		t.Fatal("a good token")
+	}
+	g.use(func(s *check.Snapshot) {
+		s.Credentials = credential.NewVerifier(g.issuers, g.index, credential.NewBulkhead(0))
+	})
+	out.Reset()
+	var wait sync.WaitGroup
+	for n := range 200 {
+		forged := g.token(t, jwt.MapClaims{"jti": fmt.Sprint(n)})
+		wait.Go(func() {
+			response := send("authorization", "Bearer "+forged[:len(forged)-4]+"AAAA")
+			if code := response.GetDeniedResponse().GetStatus().GetCode(); code != 503 || !strings.Contains(response.GetDeniedResponse().GetBody(), "authz_overloaded") {
+				t.Errorf("%d %s", code, response.GetDeniedResponse().GetBody())
+			}
+		})
+	}
+	wait.Wait()
+	if n := len(records(t, out)); n != 10 {
+		t.Errorf("%d lines, want 10", n)
+	}
+	if send("authorization", "Bearer "+known).GetOkResponse() == nil || send("x-api-key", g.key).GetOkResponse() == nil {
+		t.Error("who was here before, or has a key, is refused")
+	}
+	if code := send("x-api-key", "guess").GetDeniedResponse().GetStatus().GetCode(); code != 401 {
+		t.Errorf("the first bad key of that address: %d", code)
 	}
 }
 

@@ -134,7 +134,7 @@ func newGateLogging(t testing.TB, record check.Recorder, log *slog.Logger, furth
 	g.issuers, g.index = map[string]*credential.Issuer{"platform": issuer}, credential.NewKeyIndex(roles, []credential.Key{stored})
 	g.use(func(s *check.Snapshot) {
 		*s = check.Snapshot{
-			Policies: compiled, Tenants: policy.Tenants{"acme": "pro"}, KeyHeader: "x-api-key", Credentials: credential.NewVerifier(g.issuers, g.index),
+			Policies: compiled, Tenants: policy.Tenants{"acme": "pro"}, KeyHeader: "x-api-key", Credentials: credential.NewVerifier(g.issuers, g.index, credential.NewBulkhead(2)),
 		}
 	})
 	return g

@@ -19,6 +19,8 @@ func message(reason policy.Reason) string {
 		return "The token is expired"
 	case policy.IssuerUnavailable:
 		return "The keys of the token's issuer cannot be had now, try again"
+	case policy.Overloaded:
+		return "Too many new tokens at once, try again"
 	case policy.UnknownKey:
 		return "The API key is not known"
 	case policy.RevokedKey:

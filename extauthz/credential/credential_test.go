@@ -85,7 +85,7 @@ func TestToken(t *testing.T) {
 	public, key, _ := ed25519.GenerateKey(rand.Reader)
 	_, stranger, _ := ed25519.GenerateKey(rand.Reader)
 	source := &mutable{set: jwks.NewSet(jwks.Key{ID: "k", Alg: jwks.EdDSA, Public: public})}
-	v := credential.NewVerifier(map[string]*credential.Issuer{"platform": credential.NewIssuer(platform(), policy.Roles{"clerk": {"orders:*"}}, source)}, nil)
+	v := credential.NewVerifier(map[string]*credential.Issuer{"platform": credential.NewIssuer(platform(), policy.Roles{"clerk": {"orders:*"}}, source)}, nil, credential.NewBulkhead(1))
 	kid := map[string]any{"kid": "k"}
 	good := sign(t, key, kid, claims(nil))
 	hmac, _ := jwt.NewWithClaims(jwt.SigningMethodHS256, claims(nil)).SignedString([]byte(public))
@@ -134,7 +134,7 @@ func TestToken(t *testing.T) {
 		"not a token":        {token: "-", reason: policy.InvalidToken},
 		"too long":           {token: good + strings.Repeat("A", 9000), reason: policy.InvalidToken},
 	} {
-		caller, reason := v.Token([]string{"platform"}, c.token, start.Add(c.after))
+		caller, reason := v.Token(t.Context(), []string{"platform"}, c.token, start.Add(c.after))
 		if reason != c.reason || (caller == nil) != (reason != "") {
 			t.Errorf("%s: %v, %q; want %q", name, caller, reason, c.reason)
 		}
@@ -142,28 +142,28 @@ func TestToken(t *testing.T) {
 			t.Errorf("%s: %+v", name, caller)
 		}
 	}
-	if _, reason := v.Token([]string{"gone"}, good, start); reason != policy.PolicyNotReady {
+	if _, reason := v.Token(t.Context(), []string{"gone"}, good, start); reason != policy.PolicyNotReady {
 		t.Error(reason)
 	}
 	// The key is withdrawn: what was verified with it, a moment ago, no longer counts.
-	if caller, reason := v.Token([]string{"platform"}, good, start); caller == nil {
+	if caller, reason := v.Token(t.Context(), []string{"platform"}, good, start); caller == nil {
 		t.Fatal(reason)
 	}
 	replaced, _, _ := ed25519.GenerateKey(rand.Reader)
 	source.set = jwks.NewSet(jwks.Key{ID: "k", Alg: jwks.EdDSA, Public: replaced})
-	if caller, reason := v.Token([]string{"platform"}, good, start); reason != policy.InvalidToken {
+	if caller, reason := v.Token(t.Context(), []string{"platform"}, good, start); reason != policy.InvalidToken {
 		t.Error(caller, reason)
 	}
 	source.set = jwks.NewSet(jwks.Key{ID: "k", Alg: jwks.EdDSA, Public: public})
-	if caller, reason := v.Token([]string{"platform"}, good, start); caller == nil {
+	if caller, reason := v.Token(t.Context(), []string{"platform"}, good, start); caller == nil {
 		t.Fatal(reason)
 	}
 	source.set = jwks.NewSet(jwks.Key{ID: "another", Alg: jwks.EdDSA, Public: public})
-	if caller, reason := v.Token([]string{"platform"}, good, start); reason != policy.InvalidToken {
+	if caller, reason := v.Token(t.Context(), []string{"platform"}, good, start); reason != policy.InvalidToken {
 		t.Error("its key is gone:", caller, reason)
 	}
 	source.absent, source.set = true, jwks.Set{}
-	if _, reason := v.Token([]string{"platform"}, good, start); reason != policy.IssuerUnavailable {
+	if _, reason := v.Token(t.Context(), []string{"platform"}, good, start); reason != policy.IssuerUnavailable {
 		t.Errorf("without keys nobody can say that a token is bad: %q", reason)
 	}
 }
@@ -190,15 +190,15 @@ func TestTokenOfANewKey(t *testing.T) {
 		"none comes, of no known time": {mutable{set: old, since: start.Add(-time.Minute)}, issued(nil), policy.IssuerUnavailable},
 	} {
 		source := c.source
-		v := credential.NewVerifier(map[string]*credential.Issuer{"platform": credential.NewIssuer(platform(), nil, &source)}, nil)
+		v := credential.NewVerifier(map[string]*credential.Issuer{"platform": credential.NewIssuer(platform(), nil, &source)}, nil, credential.NewBulkhead(1))
 		token := sign(t, key, map[string]any{"kid": "new"}, c.claims)
-		if caller, reason := v.Token([]string{"platform"}, token, start); reason != policy.IssuerUnavailable {
+		if caller, reason := v.Token(t.Context(), []string{"platform"}, token, start); reason != policy.IssuerUnavailable {
 			t.Errorf("%s: at once %v, %q", name, caller, reason)
 		}
 		if reason := v.Await(t.Context(), []string{"platform"}, token, start); reason != c.reason {
 			t.Errorf("%s: %q, want %q", name, reason, c.reason)
 		}
-		if caller, reason := v.Token([]string{"platform"}, token, start); (caller != nil) != (c.reason == "") {
+		if caller, reason := v.Token(t.Context(), []string{"platform"}, token, start); (caller != nil) != (c.reason == "") {
 			t.Errorf("%s: then %v, %q", name, caller, reason)
 		}
 	}
@@ -213,17 +213,17 @@ func TestOneIssuerTwice(t *testing.T) {
 	partners.Name, partners.Audiences = "partners", []string{"partner-api"}
 	v := credential.NewVerifier(map[string]*credential.Issuer{
 		"platform": credential.NewIssuer(platform(), nil, set), "partners": credential.NewIssuer(partners, nil, set),
-	}, nil)
+	}, nil, credential.NewBulkhead(1))
 	late := sign(t, key, map[string]any{"kid": "k"}, claims(nil))
 	forged := late[:len(late)-8] + "AAAAAAAA"
 	for _, order := range [][]string{{"platform", "partners"}, {"partners", "platform"}} {
-		if _, reason := v.Token(order, late, start.Add(time.Minute)); reason != policy.ExpiredToken {
+		if _, reason := v.Token(t.Context(), order, late, start.Add(time.Minute)); reason != policy.ExpiredToken {
 			t.Errorf("%v: an expired token is %q", order, reason)
 		}
-		if _, reason := v.Token(order, forged, start.Add(time.Minute)); reason != policy.InvalidToken {
+		if _, reason := v.Token(t.Context(), order, forged, start.Add(time.Minute)); reason != policy.InvalidToken {
 			t.Errorf("%v: a forged token is %q", order, reason)
 		}
-		if caller, reason := v.Token(order, late, start); caller == nil {
+		if caller, reason := v.Token(t.Context(), order, late, start); caller == nil {
 			t.Errorf("%v: a good token is %q", order, reason)
 		}
 	}
@@ -237,7 +237,7 @@ func TestKeys(t *testing.T) {
 	revoked, revokedSecret, _ := credential.NewKey(credential.KeySpec{Tenant: "acme", Owner: "bob", Test: true}, start)
 	revoked.Revoked = start.Add(time.Minute)
 	index := credential.NewKeyIndex(policy.Roles{"clerk": {"orders:read"}}, []credential.Key{plain}, []credential.Key{revoked})
-	v := credential.NewVerifier(nil, index)
+	v := credential.NewVerifier(nil, index, nil)
 	if !strings.HasPrefix(secret, "tok_live_") || !strings.HasPrefix(revokedSecret, "tok_test_") || len(secret) != 60 {
 		t.Error(len(secret))
 	}
@@ -265,7 +265,7 @@ func TestKeys(t *testing.T) {
 			t.Errorf("%s: %+v", name, caller)
 		}
 	}
-	if _, reason := credential.NewVerifier(nil, nil).Key(secret, start); reason != policy.PolicyNotReady {
+	if _, reason := credential.NewVerifier(nil, nil, nil).Key(secret, start); reason != policy.PolicyNotReady {
 		t.Error("keys that were not read yet cannot be unknown:", reason)
 	}
 }
@@ -359,7 +359,7 @@ func TestRotateKey(t *testing.T) {
 		if err != nil || len(keys) != 2 {
 			t.Fatal(keys, err)
 		}
-		v := credential.NewVerifier(nil, credential.NewKeyIndex(nil, keys))
+		v := credential.NewVerifier(nil, credential.NewKeyIndex(nil, keys), nil)
 		if _, reason := v.Key(secret, start.Add(time.Millisecond)); reason != "" {
 			t.Errorf("%s: the new one: %s", name, reason)
 		}
@@ -449,7 +449,7 @@ func FuzzParseKeys(f *testing.F) {
 
 func FuzzKey(f *testing.F) {
 	key, secret, _ := credential.NewKey(credential.KeySpec{Tenant: "t"}, start)
-	v := credential.NewVerifier(nil, credential.NewKeyIndex(nil, []credential.Key{key}))
+	v := credential.NewVerifier(nil, credential.NewKeyIndex(nil, []credential.Key{key}), nil)
 	f.Add(secret[:59])
 	f.Add("tok_live_000000000000_0")
 	f.Fuzz(func(t *testing.T, s string) {

@@ -19,18 +19,20 @@ const clocksApart = 5 * time.Second
 // Verifier is all that one configuration accepts. It is immutable but for its
 // caches and safe for concurrent use.
 type Verifier struct {
-	issuers map[string]*Issuer
-	keys    *KeyIndex
+	issuers  map[string]*Issuer
+	keys     *KeyIndex
+	bulkhead *Bulkhead
 }
 
 // NewVerifier joins issuers, by name, and keys; nil keys are keys that could
-// not be read yet.
-func NewVerifier(issuers map[string]*Issuer, keys *KeyIndex) *Verifier {
-	return &Verifier{issuers: issuers, keys: keys}
+// not be read yet. The bulkhead is that of the server, whatever its config.
+func NewVerifier(issuers map[string]*Issuer, keys *KeyIndex, bulkhead *Bulkhead) *Verifier {
+	return &Verifier{issuers: issuers, keys: keys, bulkhead: bulkhead}
 }
 
-// Token verifies a bearer token of one of the named issuers.
-func (v *Verifier) Token(issuers []string, token string, now time.Time) (*policy.Caller, policy.Reason) {
+// Token verifies a bearer token of one of the named issuers. One that was not
+// seen yet waits for its turn, and is Overloaded if that does not come in time.
+func (v *Verifier) Token(ctx context.Context, issuers []string, token string, now time.Time) (*policy.Caller, policy.Reason) {
 	if len(token) > jwks.MaxToken {
 		return nil, policy.InvalidToken
 	}
@@ -45,6 +47,10 @@ func (v *Verifier) Token(issuers []string, token string, now time.Time) (*policy
 			return caller, reason
 		}
 	}
+	if !v.bulkhead.enter(ctx) {
+		return nil, policy.Overloaded
+	}
+	defer v.bulkhead.leave()
 	parsed, err := jwks.ParseToken(token)
 	if err != nil {
 		return nil, policy.InvalidToken

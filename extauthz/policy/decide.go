@@ -31,6 +31,7 @@ const (
 	RuleError            Reason = "rule_error"
 	PolicyNotReady       Reason = "policy_not_ready"
 	IssuerUnavailable    Reason = "issuer_unavailable"
+	Overloaded           Reason = "authz_overloaded"
 	BadRequest           Reason = "bad_request"
 	TooManyFailures      Reason = "too_many_failures" // of one client: the next bad credentials
 )
@@ -74,8 +75,9 @@ type Caller struct {
 
 // Credentials verifies what a request carries.
 type Credentials interface {
-	// Token verifies a bearer token of one of the issuers.
-	Token(issuers []string, token string, now time.Time) (*Caller, Reason)
+	// Token verifies a bearer token of one of the issuers, or says by the end of
+	// ctx that it is Overloaded.
+	Token(ctx context.Context, issuers []string, token string, now time.Time) (*Caller, Reason)
 	// Key verifies an API key.
 	Key(key string, now time.Time) (*Caller, Reason)
 }
@@ -108,7 +110,7 @@ type Decision struct {
 // function of their bytes, the time and the current keys. Rules that are still
 // running when ctx ends have failed.
 func (p *Policy) Decide(ctx context.Context, r *Request, tenants Tenants, credentials Credentials) Decision {
-	caller, until, reason := p.authenticate(r, credentials)
+	caller, until, reason := p.authenticate(ctx, r, credentials)
 	if reason != "" {
 		return Decision{Reason: reason, Caller: caller}
 	}
@@ -127,30 +129,30 @@ func (p *Policy) Decide(ctx context.Context, r *Request, tenants Tenants, creden
 	return d
 }
 
-func (p *Policy) authenticate(r *Request, credentials Credentials) (caller *Caller, until time.Time, reason Reason) {
+func (p *Policy) authenticate(ctx context.Context, r *Request, credentials Credentials) (caller *Caller, until time.Time, reason Reason) {
 	switch p.mode {
 	case authzv1.Credentials_PUBLIC:
 		return nil, until, ""
 	case authzv1.Credentials_ANY_OF:
-		if caller, reason = p.anyOf(r, credentials); caller != nil {
+		if caller, reason = p.anyOf(ctx, r, credentials); caller != nil {
 			until = caller.Expires
 		}
 		return caller, until, reason
 	case authzv1.Credentials_ALL_OF:
-		return p.allOf(r, credentials)
+		return p.allOf(ctx, r, credentials)
 	}
 	return nil, until, PolicyNotReady
 }
 
 // anyOf: the one kind that the request carries decides. Trying the next kind
 // after a bad one would let a thief of half a pair choose what is looked at.
-func (p *Policy) anyOf(r *Request, credentials Credentials) (*Caller, Reason) {
+func (p *Policy) anyOf(ctx context.Context, r *Request, credentials Credentials) (*Caller, Reason) {
 	jwt, key := p.Takes()
 	switch {
 	case r.Token != "" && r.Key != "":
 		return nil, AmbiguousCredentials
 	case r.Token != "" && jwt:
-		return credentials.Token(p.issuers, r.Token, r.Time)
+		return credentials.Token(ctx, p.issuers, r.Token, r.Time)
 	case r.Key != "" && key:
 		return credentials.Key(r.Key, r.Time)
 	}
@@ -158,12 +160,12 @@ func (p *Policy) anyOf(r *Request, credentials Credentials) (*Caller, Reason) {
 }
 
 // allOf: every one must be good, the first names the caller.
-func (p *Policy) allOf(r *Request, credentials Credentials) (first *Caller, until time.Time, _ Reason) {
+func (p *Policy) allOf(ctx context.Context, r *Request, credentials Credentials) (first *Caller, until time.Time, _ Reason) {
 	for _, k := range p.kinds {
 		var caller *Caller
 		reason := MissingCredential
 		if k.jwt && r.Token != "" {
-			caller, reason = credentials.Token([]string{k.issuer}, r.Token, r.Time)
+			caller, reason = credentials.Token(ctx, []string{k.issuer}, r.Token, r.Time)
 		} else if !k.jwt && r.Key != "" {
 			caller, reason = credentials.Key(r.Key, r.Time)
 		}

@@ -1,6 +1,7 @@
 package policy_test
 
 import (
+	"context"
 	"strings"
 	"testing"
 	"time"
@@ -16,7 +17,7 @@ import (
 // combination is under test here.
 type vault map[string]*policy.Caller
 
-func (v vault) Token(issuers []string, token string, _ time.Time) (*policy.Caller, policy.Reason) {
+func (v vault) Token(_ context.Context, issuers []string, token string, _ time.Time) (*policy.Caller, policy.Reason) {
 	if c, ok := v[token]; ok && len(issuers) > 0 {
 		return c, ""
 	}
