@@ -3,6 +3,8 @@ package e2e_test
 import (
 	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -114,4 +116,52 @@ func TestBoxService(t *testing.T) {
 		t.Errorf("it may leave: %+v", r)
 	}
 	b.unmoved(t)
+}
+
+// TestAdminToken: who has it sees what runs and has something sent again; it
+// moves no instance, is no key to Envoy, and shows no key of anybody.
+func TestAdminToken(t *testing.T) {
+	b := startBox(t)
+	order := attempt{Do: "PUT", Target: b.registry("order", "1"), Body: `{"address":"` + b.up.Address + `","ttl_s":300}`, Header: b.registryToken(t, "order")}
+	if r := order.must(t); r.Status != http.StatusNoContent {
+		t.Fatalf("%+v", r)
+	}
+	delete(b.secrets, "admin.token") // it may see what it is
+	for _, c := range []struct {
+		method, path, body string
+		status             int
+	}{
+		{"GET", "/v1/status", "", 200},
+		{"GET", "/v1/registry", "", 200},
+		{"POST", "/v1/resend?node=edge", "", 200},
+		{"POST", "/v1/resend?node=nobody", "", 404},
+		{"GET", "/debug/pprof/cmdline", "", 200},
+		{"GET", "/debug/pprof/heap?debug=1", "", 200},
+		{"GET", "/debug/pprof/goroutine?debug=2", "", 200},
+		{"PUT", "/v1/registry/order/2", order.Body, 401},
+		{"DELETE", "/v1/registry/order/1", "", 401},
+		{"POST", "/v1/registry/order/1", order.Body, 404},
+		{"GET", "/config_dump", "", 404},
+		{"POST", "/quitquitquit", "", 404},
+		{"POST", "/metrics/envoy", "", 405},
+		{"POST", "/v1/join", "{}", 404},
+		{"PUT", "/v1/status", "{}", 404},
+	} {
+		r := attempt{Do: c.method, Target: "http://" + b.admin + c.path, Body: c.body, Header: withToken(b.adminToken(t))}.must(t)
+		if r.Status != c.status {
+			t.Errorf("%s %s: %d %.300s, want %d", c.method, c.path, r.Status, r.Got, c.status)
+		}
+		b.tells(t, c.path, r.Got)
+	}
+	b.unmoved(t)
+}
+
+// adminToken is the token of the folder of state.
+func (b *box) adminToken(t *testing.T) string {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(b.data, "admin.token"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(data))
 }
