@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -291,5 +292,30 @@ func TestReference(t *testing.T) {
 	}
 	if !slices.EqualFunc(warnings, starts, strings.HasPrefix) {
 		t.Errorf("warned\n%s", strings.Join(warnings, "\n"))
+	}
+}
+
+// TestFeedsAtOnce: routes that are compiled at the same time do not write into
+// what they share.
+func TestFeedsAtOnce(t *testing.T) {
+	for limits := range 9 { // with and without room at the end of the shared list
+		gw := &config.Gateway{}
+		for i := range limits {
+			gw.RateLimit = append(gw.RateLimit, limit(fmt.Sprint("g/", i)))
+		}
+		f := limiting.NewFeeds(gw)
+		var group sync.WaitGroup
+		for caller := range 4 {
+			group.Go(func() {
+				own := fmt.Sprint("own/", caller)
+				for range 200 {
+					if _, lines := descriptors(t, f, route(config.AuthPublic, limit(own))); lines[len(lines)-1] != "limit="+own {
+						t.Errorf("%s feeds %q", own, lines)
+						return
+					}
+				}
+			})
+		}
+		group.Wait()
 	}
 }
