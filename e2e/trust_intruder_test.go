@@ -27,7 +27,7 @@ const stranger = 4711
 
 // attempt is what an intruder tries.
 type attempt struct {
-	Do     string // read, list, write, remove, create, connect, kill, or a method of HTTP
+	Do     string // read, list, write, remove, create, connect, listen, kill, or a method of HTTP
 	Target string // path, address, URL or process id
 	Body   string
 	Header map[string]string
@@ -78,6 +78,8 @@ func (a attempt) try() (gained, error) {
 		return gained{}, os.WriteFile(filepath.Join(a.Target, "planted"), nil, 0o600)
 	case "connect":
 		return knock("unix", a.Target, a.Body)
+	case "listen":
+		return overhear(a.Target)
 	case "kill":
 		pid, err := strconv.Atoi(a.Target)
 		if err != nil {
@@ -101,6 +103,29 @@ func knock(network, address, body string) (gained, error) {
 	data := make([]byte, 64<<10)
 	n, err := c.Read(data)
 	return gained{Got: string(data[:n])}, err
+}
+
+// overhear takes a port and tells what it is told there, until it is told to end.
+func overhear(address string) (gained, error) {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return gained{}, err
+	}
+	defer l.Close()
+	all := ""
+	for !strings.Contains(all, "END") {
+		c, err := l.Accept()
+		if err != nil {
+			return gained{Got: all}, err
+		}
+		_ = c.SetDeadline(time.Now().Add(3 * time.Second))
+		data := make([]byte, 64<<10)
+		n, _ := c.Read(data)
+		all += string(data[:n])
+		_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}")
+		_ = c.Close()
+	}
+	return gained{Got: all}, nil
 }
 
 func (a attempt) ask() (gained, error) {

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -132,5 +134,34 @@ func TestStatusOfAnImpostor(t *testing.T) {
 			}
 		}
 		impostor.Close()
+	}
+}
+
+// TestTokenGoesToOurOwn: another user who takes the admin port while nobody serves
+// there is not told the token, and the operator is told about him.
+func TestTokenGoesToOurOwn(t *testing.T) {
+	dir := harness.TempDir(t)
+	const token = "0123456789abcdef0123456789abcdef"
+	if err := os.WriteFile(filepath.Join(dir, "admin.token"), []byte(token), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	port := harness.FreeAddress(t)
+	heard := make(chan string, 1)
+	go func() {
+		defer close(heard)
+		heard <- asStranger(t, []attempt{{Do: "listen", Target: port}})[0].Got
+	}()
+	harness.AwaitListening(t, port)
+	for _, args := range [][]string{{"status"}, {"status", "--json"}, {"resend", "edge"}} {
+		out, errs, code := harness.Run(t, append(args, "--admin-address", port, "--data-dir", dir)...)
+		if code != 1 || !strings.Contains(out+errs, fmt.Sprintf("served by a process of user %d", stranger)) {
+			t.Errorf("%v: exit %d\n%s%s", args, code, out, errs)
+		}
+	}
+	if _, err := knock("tcp", port, "END"); err != nil {
+		t.Error(err)
+	}
+	if got := <-heard; strings.Contains(got, token) {
+		t.Errorf("he hears %q", got)
 	}
 }

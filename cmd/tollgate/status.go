@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"sync"
@@ -15,6 +16,7 @@ import (
 	"golang.org/x/term"
 
 	"tollgate/cmd/tollgate/verb"
+	"tollgate/internal/peer"
 	"tollgate/internal/settings"
 	"tollgate/xds/admin"
 )
@@ -120,14 +122,22 @@ func ask(ctx context.Context, s settings.Settings, method, address, path string)
 	if err != nil {
 		return nil, fmt.Errorf("--%s: %w", settings.AdminAddress, err)
 	}
-	token, err := s.Bearer()
+	token, owner, err := s.Bearer()
 	if err != nil {
 		return nil, fmt.Errorf("admin token: %w", err)
 	}
 	if token != "" {
 		request.Header.Set("Authorization", "Bearer "+token)
 	}
-	response, err := http.DefaultClient.Do(request)
+	client := &http.Client{
+		Transport:     &http.Transport{DisableKeepAlives: true, DialContext: known(token, owner)},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }, // the token is for who was named
+	}
+	response, err := client.Do(request)
+	var impostor *impostorError
+	if errors.As(err, &impostor) {
+		return nil, impostor
+	}
 	if err != nil {
 		return nil, fmt.Errorf("nobody answers at --%s %s: is tollgate running there? (%w)", settings.AdminAddress, address, err)
 	}
@@ -143,4 +153,32 @@ func ask(ctx context.Context, s settings.Settings, method, address, path string)
 		return nil, fmt.Errorf("%s%s answered %d: %.500q", address, path, response.StatusCode, bytes.TrimSpace(body))
 	}
 	return body, nil
+}
+
+// impostorError is that of a port that somebody else has taken.
+type impostorError struct {
+	address string
+	user    int
+}
+
+func (e *impostorError) Error() string {
+	return fmt.Sprintf("%s is served by a process of user %d, whose the admin token is not: it was not sent: stop that process, or say with TOLLGATE_ADMIN_TOKEN that it may have it", e.address, e.user)
+}
+
+// known dials for who asks with a token that is from a file: a port of this
+// machine belongs to whoever took it first, and that must be the file's owner,
+// root or we.
+func known(token string, owner int) func(context.Context, string, string) (net.Conn, error) {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		c, err := (&net.Dialer{}).DialContext(ctx, network, address)
+		if err != nil || token == "" || owner < 0 {
+			return c, err
+		}
+		for _, user := range peer.ServedBy(c) {
+			if user != owner && user != 0 && user != os.Geteuid() {
+				return nil, errors.Join(&impostorError{address, user}, c.Close())
+			}
+		}
+		return c, nil
+	}
 }

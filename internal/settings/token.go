@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"tollgate/internal/secretfile"
 )
@@ -27,10 +28,11 @@ func AdminToken(dataDir string) (string, error) {
 
 // Bearer is the token with which this process asks an admin API:
 // TOLLGATE_ADMIN_TOKEN, else that of the folder of state, the one beside the
-// gateway file when -f names it; "" when there is none.
-func (s Settings) Bearer() (string, error) {
+// gateway file when -f names it; "" when there is none. owner is the user whose
+// file it is; -1 where it came from no file.
+func (s Settings) Bearer() (token string, owner int, err error) {
 	if token := strings.TrimSpace(os.Getenv("TOLLGATE_ADMIN_TOKEN")); token != "" {
-		return token, nil
+		return token, -1, nil
 	}
 	dir := s.Text(DataDir)
 	if list := s.List(File); dir == "" && len(list) > 0 {
@@ -43,9 +45,21 @@ func (s Settings) Bearer() (string, error) {
 	if dir == "" {
 		dir = ".tollgate"
 	}
-	data, err := os.ReadFile(filepath.Join(dir, adminToken))
+	path := filepath.Join(dir, adminToken)
+	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return "", nil
+		return "", -1, nil
 	}
-	return strings.TrimSpace(string(data)), err
+	if err != nil {
+		return "", -1, err
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return "", -1, err
+	}
+	owner = os.Geteuid()
+	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
+		owner = int(stat.Uid)
+	}
+	return strings.TrimSpace(string(data)), owner, nil
 }
