@@ -1,7 +1,8 @@
 // Package clientrate counts what each client address does within the running
 // second, for guards that act on whoever exceeds a rate. Promise: a client is
 // an IPv4 address or an IPv6 /64, however it is written; memory is bounded
-// whatever addresses come; no client pays for what another did.
+// whatever addresses come; no client pays for what another did, and none can
+// wind the second back.
 package clientrate
 
 import (
@@ -65,8 +66,16 @@ func (c *Counter) Count(client netip.Addr, now time.Time) int {
 }
 
 func (c *Counter) turn(now time.Time) {
-	if second := now.Unix(); second != c.second {
+	if second := now.Unix(); passed(c.second, second) {
 		c.second = second
 		clear(c.counts)
 	}
 }
+
+// late is how many seconds after it came a request may be counted, in the second
+// that runs then: whoever can make his request wait must not be able to have the
+// counts of the running second forgotten. A clock that is set back by more starts
+// over.
+const late = 2
+
+func passed(running, second int64) bool { return second > running || second < running-late }

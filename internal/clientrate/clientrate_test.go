@@ -49,10 +49,22 @@ func TestCounterForgetsWithTheSecond(t *testing.T) {
 	if n := c.Count(a, at.Add(time.Second)); n != 0 {
 		t.Errorf("a second later: %d, want 0", n)
 	}
-	// A clock that is set back starts a second, too.
-	c.Add(a, at.Add(time.Second))
-	if n := c.Count(a, at); n != 0 {
+	// Requests that waited, or a clock that is stepped, do not make it forget.
+	now := at.Add(time.Minute)
+	c.Add(a, now)
+	for i, back := range []time.Duration{time.Nanosecond, 300 * time.Millisecond, time.Second, 2 * time.Second} {
+		c.Add(b, now.Add(-back))
+		if n, _ := c.Add(a, now); n != i+2 {
+			t.Errorf("after one that is late by %v: %d, want %d", back, n, i+2)
+		}
+	}
+	// A clock that is set back by more starts over, and does not stand still.
+	if n := c.Count(a, now.Add(-time.Hour)); n != 0 {
 		t.Errorf("after the clock was set back: %d, want 0", n)
+	}
+	c.Add(a, now.Add(-time.Hour))
+	if n := c.Count(a, now.Add(-time.Hour+time.Second)); n != 0 {
+		t.Errorf("a second after it was set back: %d, want 0", n)
 	}
 }
 
@@ -122,6 +134,28 @@ func TestSampler(t *testing.T) {
 				t.Errorf("the summary is told twice: %+v", again)
 			}
 		})
+	}
+}
+
+// A denial that is told late neither ends the second nor has its summary told.
+func TestLateDenials(t *testing.T) {
+	t.Parallel()
+	var s clientrate.Sampler
+	client := clientrate.Client("10.0.0.1")
+	written := 0
+	for range 1000 {
+		for _, now := range []time.Time{at, at.Add(-300 * time.Millisecond), at.Add(-time.Second)} {
+			take, past := s.Take(client, now)
+			if take {
+				written++
+			}
+			if past.Left != 0 {
+				t.Fatalf("a summary: %+v", past)
+			}
+		}
+	}
+	if written != 10 {
+		t.Errorf("%d of one second are written, want 10", written)
 	}
 }
 

@@ -41,7 +41,7 @@ func (s *Sampler) Take(client netip.Addr, now time.Time) (bool, Summary) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var past Summary
-	if second := now.Unix(); second != s.second {
+	if second := now.Unix(); passed(s.second, second) {
 		past = s.summary
 		s.second, s.written, s.summary = second, 0, Summary{}
 	}
