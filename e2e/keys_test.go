@@ -110,9 +110,18 @@ func TestKeys(t *testing.T) {
 			t.Errorf("the file changed:\n%s", after)
 		}
 	})
+	t.Run("a permission that grants nothing", func(t *testing.T) {
+		out, errs := keysVerb(t, s.File, 0, "create", "--tenant", "acme", "--permission", "foo", "--permission", "admin", "--permission", "a:b", "--permission", "*")
+		if !strings.HasPrefix(out, "tok_live_") || strings.Count(errs, "warning:") != 1 || !containsAll(errs, `warning: --permission "foo" grants nothing`, "its roles: admin\n") {
+			t.Errorf("%q %q", out, errs)
+		}
+	})
 	t.Run("a key is revoked while the gateway file is broken", func(t *testing.T) {
 		path := filepath.Join(harness.TempDir(t), "keys.yaml")
-		out, _ := keysVerb(t, "", 0, "create", "--keys", path, "--tenant", "acme", "--json")
+		out, errs := keysVerb(t, "", 0, "create", "--keys", path, "--tenant", "acme", "--permission", "clerk", "--json")
+		if errs != "" {
+			t.Errorf("nobody knows the roles, yet: %s", errs)
+		}
 		keysVerb(t, "", 0, "revoke", field(t, out, "id"), "--keys", path)
 		if out, _ = keysVerb(t, "", 0, "list", "--keys", path); !strings.Contains(out, "revoked") {
 			t.Error(out)

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -87,6 +88,7 @@ func create(cmd *cobra.Command, _ []string) error {
 	if err != nil {
 		return err
 	}
+	at.warn(cmd.ErrOrStderr(), spec.Permissions)
 	return at.show(cmd, s, key, secret, nil)
 }
 
@@ -208,6 +210,7 @@ type store struct {
 	path    string
 	header  string
 	tenants []string // nil: not known
+	roles   []string // as well known as tenants
 }
 
 // open finds the key file. Without a gateway file --keys is enough, so that a
@@ -234,6 +237,7 @@ func open(s settings.Settings) (store, error) {
 	for _, t := range gateway.Tenants {
 		out.tenants = append(out.tenants, t.Name)
 	}
+	out.roles = slices.Sorted(maps.Keys(gateway.Identity.Roles))
 	if out.path == "" {
 		out.path = gateway.Identity.APIKeys.Store
 		if !filepath.IsAbs(out.path) {
@@ -249,6 +253,21 @@ func (at *store) admits(tenant string) error {
 		return nil
 	}
 	return fmt.Errorf("--tenant %q is not in the gateway file, so the key would be refused; its tenants: %s", tenant, strings.Join(at.tenants, ", "))
+}
+
+// warn names permissions that grant nothing: a role may come later, so that the
+// key is made all the same.
+func (at *store) warn(out io.Writer, permissions []string) {
+	roles := strings.Join(at.roles, ", ")
+	if roles == "" {
+		roles = "none"
+	}
+	for _, p := range permissions {
+		if at.tenants == nil || p == "*" || strings.Contains(p, ":") || slices.Contains(at.roles, p) {
+			continue
+		}
+		fmt.Fprintf(out, "warning: --permission %q grants nothing: it is neither RESOURCE:ACTION nor a role of the gateway file; its roles: %s\n", p, printable(roles))
+	}
 }
 
 // show prints a new key, the only time that its secret is seen.
