@@ -10,7 +10,7 @@ LINT_VER := v2.15.0
 # Packages whose state is shared between goroutines.
 RACE     := ./xds ./xds/store ./xds/push/... ./xds/ledger/... ./xds/discovery/... ./xds/files/... ./extauthz/... ./ratelimit/... ./services/... ./internal/...
 
-.PHONY: help build run test unit race e2e fuzz bench lint fmt generate tools clean
+.PHONY: help build run test unit race e2e fuzz fuzz-minute bench lint fmt generate tools clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -35,8 +35,11 @@ race: ## the packages with shared state under the race detector
 e2e: build ## black box, against the real Envoy and Redis
 	TOLLGATE_BIN=$(CURDIR)/$(BIN) go test -timeout 12m -count=1 ./e2e/...
 
-fuzz: ## every fuzz target for 20 s
-	@scripts/fuzz 20s
+fuzz: build ## ten minutes of all fuzz targets, guided by coverage, and of mutated requests
+	@TOLLGATE_BIN=$(CURDIR)/$(BIN) scripts/fuzz 600 guided
+
+fuzz-minute: ## a minute of all fuzz targets, from the committed inputs
+	@scripts/fuzz 45
 
 bench: build ## requests/s and CPU per request, as ratios to the bare Envoy
 	@./$(BIN) envoy install --if-missing
