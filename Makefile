@@ -13,7 +13,7 @@ RACE     := ./xds ./xds/store ./xds/push/... ./xds/ledger/... ./xds/discovery/..
 .PHONY: help build run test unit race e2e fuzz fuzz-minute bench lint fmt generate tools clean
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 build: ## build bin/tollgate
 	@go build -o $(BIN) ./cmd/tollgate

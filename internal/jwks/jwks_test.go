@@ -182,7 +182,18 @@ func FuzzParseToken(f *testing.F) {
 
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(`{"keys":[{"kty":"OKP","crv":"Ed25519","x":"AA"}]}`))
-	f.Fuzz(func(_ *testing.T, data []byte) { _, _ = jwks.Parse(data) })
+	f.Add([]byte(`{"keys":[{"kty":"EC","crv":"P-256","x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4","y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM","use":"enc","kid":"1"}]}`))
+	f.Add([]byte(`{"keys":[{"kty":"EC","crv":"P-256","x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4","y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM","kid":"1"}]}`))
+	f.Add([]byte(`{"keys":[{"kty":"RSA","n":"` + strings.Repeat("_", 342) + `","e":"AQAB","alg":"RS256","kid":"a"},{"kty":"RSA","n":"` + strings.Repeat("_", 342) + `","e":"AQAB","kid":"a"}]}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		set, err := jwks.Parse(data)
+		if err != nil || set.Len() == 0 {
+			return
+		}
+		if set.Len() > jwks.MaxKeys || !set.Covers(set) {
+			t.Errorf("%d keys of %q", set.Len(), data)
+		}
+	})
 }
 
 // TestCovers: news is what a set says, not that it leaves the names out.
