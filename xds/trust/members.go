@@ -57,8 +57,8 @@ func (m *Members) meet(role, name string) error {
 	return err
 }
 
-// Remove takes a member out of the fleet. It returns the moment, up to a second
-// ahead, from which on a new token lets the name in again. A name that was never
+// Remove takes a member out of the fleet. It returns the moment, up to three
+// seconds ahead, from which on a new token lets the name in again. A name that was never
 // given a token is an error, unless the fleet has certificates of its own, whose
 // names nobody here knows.
 func (m *Members) Remove(role, name string, anyName bool) (time.Time, error) {
@@ -68,8 +68,9 @@ func (m *Members) Remove(role, name string, anyName bool) (time.Time, error) {
 	if _, err := os.Stat(filepath.Join(m.known, fileOf(role, name))); err != nil && !anyName {
 		return time.Time{}, fmt.Errorf("nobody was ever let in as %s/%s: %s has %s", role, name, filepath.Dir(m.known), cmp.Or(strings.Join(m.Known(), ", "), "no members"))
 	}
-	// Certificates and tokens count in seconds.
-	since := m.now().UTC().Truncate(time.Second).Add(time.Second)
+	// Certificates and tokens count in seconds, and a control plane that has not
+	// looked at the disk yet makes them for another one.
+	since := m.now().UTC().Truncate(time.Second).Add(3 * time.Second)
 	if err := os.MkdirAll(m.removed, 0o700); err != nil {
 		return time.Time{}, err
 	}

@@ -270,6 +270,23 @@ func TestMembersOnDisk(t *testing.T) {
 	if err != nil || chain[0].NotBefore.Before(since) {
 		t.Errorf("%v, %v", chain, err)
 	}
+	// A control plane that has not looked at the disk yet renews for who was removed
+	// in the meantime, at the end of a second: that counts no more either.
+	at.add(2*time.Second - time.Duration(at.now().Nanosecond()) - 50*time.Millisecond)
+	stale, err := trust.Open(trust.Config{Dir: dir, TTL: 2 * time.Second, Now: at.now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.Remove("edge", "edge-1.removed", false); err != nil {
+		t.Fatal(err)
+	}
+	at.add(990 * time.Millisecond)
+	if chain, err = stale.Issue(newKey(t).Public(), "edge", "edge-1.removed"); err != nil {
+		t.Fatal(err)
+	}
+	if who, err := peer.IdentityOf(chain[0]); err != nil || !errors.Is(m.Refuse(who), trust.ErrRemoved) {
+		t.Errorf("made at %s by who did not know: %v, %v", who.NotBefore, err, m.Removed())
+	}
 	if err := os.WriteFile(path, []byte("yesterday"), 0o600); err != nil {
 		t.Fatal(err)
 	}

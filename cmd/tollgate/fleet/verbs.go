@@ -135,7 +135,7 @@ func Members() *cobra.Command {
 				until = since
 				fmt.Fprintf(cmd.ErrOrStderr(), "%s is out: the control planes end its connections within two seconds and take neither its certificate nor a token made before %s\n", who, since.Format(time.RFC3339))
 			}
-			time.Sleep(time.Until(until)) // under a second: a token that is made from now on counts
+			time.Sleep(time.Until(until)) // under three seconds: a token that is made from now on counts
 			return errors.Join(faults...)
 		}),
 	}
