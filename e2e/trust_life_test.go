@@ -173,11 +173,11 @@ func removeMembers(t *testing.T, f *fleet) {
 // the next handshake on, half of a pair and a pair of strangers not at all.
 func TestOwnCertificatesAreReloaded(t *testing.T) {
 	dir := harness.TempDir(t)
-	one, err := trust.Open(trust.Config{Dir: filepath.Join(dir, "one"), Now: time.Now})
+	one, err := trust.Open(trust.Config{Dir: filepath.Join(dir, "one"), TTL: 30 * 24 * time.Hour, Now: time.Now})
 	if err != nil {
 		t.Fatal(err)
 	}
-	two, err := trust.Open(trust.Config{Dir: filepath.Join(dir, "two"), Now: time.Now})
+	two, err := trust.Open(trust.Config{Dir: filepath.Join(dir, "two"), TTL: 30 * 24 * time.Hour, Now: time.Now})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -231,10 +231,10 @@ func TestOwnCertificatesAreReloaded(t *testing.T) {
 	for _, address := range []string{at, limits} {
 		first[address], _ = shows(t, address)
 	}
-	faulty := func(want bool) func() error {
+	says := func(words string, want bool) func() error {
 		return func() error {
 			_, text, err := harness.Get("http://" + admin + "/readyz")
-			if err != nil || strings.Contains(text, "xds.pem") != want {
+			if err != nil || strings.Contains(text, words) != want {
 				return fmt.Errorf("%v %s", err, text)
 			}
 			return nil
@@ -243,7 +243,7 @@ func TestOwnCertificatesAreReloaded(t *testing.T) {
 	// A key that is not there yet: the last pair stays, and it shows.
 	chain, key := pair(two, "xds", "xds-1")
 	put("xds.pem", chain)
-	harness.Eventually(t, 10*time.Second, "half a pair is a fault", faulty(true))
+	harness.Eventually(t, 10*time.Second, "half a pair is a fault", says("xds.pem", true))
 	if err := served(at, func(serial string) bool { return serial == first[at] })(); err != nil {
 		t.Error(err)
 	}
@@ -257,7 +257,7 @@ func TestOwnCertificatesAreReloaded(t *testing.T) {
 		put(role+".ca", both)
 	}
 	harness.Eventually(t, 10*time.Second, "the whole pair is taken", served(at, func(serial string) bool { return serial != first[at] }))
-	harness.Eventually(t, 10*time.Second, "no fault is left", faulty(false))
+	harness.Eventually(t, 10*time.Second, "no fault is left", says("xds.pem", false))
 	give(two, both, "ratelimit")
 	harness.Eventually(t, 10*time.Second, "the limiter shows the new one", served(limits, func(serial string) bool { return serial != first[limits] }))
 	for _, role := range []string{"xds", "ratelimit"} {
@@ -274,6 +274,23 @@ func TestOwnCertificatesAreReloaded(t *testing.T) {
 			return nil
 		})
 	}
+	// One that somebody must replace within the week shows, too.
+	week, err := trust.Open(trust.Config{Dir: filepath.Join(dir, "two"), TTL: 30 * 24 * time.Hour, Now: func() time.Time { return time.Now().Add(-24 * 24 * time.Hour) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	give(week, both, "xds")
+	harness.Eventually(t, 10*time.Second, "its own certificate ends within the week", says("xds.pem ends ", true))
+	cert, private := harness.CertificateFor(t, 6*24*time.Hour, "edge.test")
+	put("edge.crt", []byte(cert))
+	put("edge.key", []byte(private))
+	put("gateway.yaml", []byte("version: 1\nlisteners: [{name: https, address: 127.0.0.1:1, tls: {certs: [{cert: file:edge.crt, key: file:edge.key}]}}]\n"))
+	const listener = "listeners[https].tls.certs[0]: the certificate of file:edge.crt ends "
+	harness.Eventually(t, 10*time.Second, "a listener's certificate ends within the week", says(listener, true))
+	cert, private = harness.Certificate(t, "edge.test")
+	put("edge.crt", []byte(cert))
+	put("edge.key", []byte(private))
+	harness.Eventually(t, 10*time.Second, "it is replaced", says(listener, false))
 	if !plane.Alive() || !limiter.Alive() {
 		t.Error("somebody ended")
 	}

@@ -63,6 +63,7 @@ type ControlPlane struct {
 	registry *discovery.Registry
 	ledger   *ledger.Ledger
 	admin    http.Handler
+	expiry   expiry
 }
 
 // New reads the file and makes every part; nothing runs yet.
@@ -161,6 +162,7 @@ func (c *ControlPlane) Faults() []string {
 	if c.proxy != "" && !c.ledger.Connected(c.proxy) {
 		faults = append(faults, fmt.Sprintf("the proxy of this machine, %q, is not connected: it serves what it had", c.proxy))
 	}
+	faults = append(faults, c.expiry.faults(c.pipeline.Gateway(), time.Now())...)
 	if err := c.members.Fault(); err != nil {
 		faults = append(faults, err.Error())
 	}

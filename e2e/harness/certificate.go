@@ -12,8 +12,14 @@ import (
 )
 
 // Certificate returns a new self-signed certificate for some names and its key,
-// as PEM.
+// as PEM. It is good for a month.
 func Certificate(t TB, names ...string) (cert, key string) {
+	t.Helper()
+	return CertificateFor(t, 29*24*time.Hour, names...)
+}
+
+// CertificateFor is one of a month's life of which so much is left.
+func CertificateFor(t TB, left time.Duration, names ...string) (cert, key string) {
 	t.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -21,7 +27,7 @@ func Certificate(t TB, names ...string) (cert, key string) {
 	}
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: names[0]}, DNSNames: names,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
+		NotBefore: time.Now().Add(left - 30*24*time.Hour), NotAfter: time.Now().Add(left), IsCA: true, BasicConstraintsValid: true,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &private.PublicKey, private)
 	if err != nil {

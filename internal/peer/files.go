@@ -17,6 +17,20 @@ import (
 // reread is how often files are looked at again, at most.
 const reread = time.Second
 
+// soon is how long before its end a certificate that somebody must replace is a
+// fault.
+const soon = 7 * 24 * time.Hour
+
+// EndsSoon is the fault of a certificate that somebody must replace and that ends
+// within a week or, where its whole life is short, in the last third of it; nil
+// before that.
+func EndsSoon(what string, c *x509.Certificate, now time.Time) error {
+	if c.NotAfter.Sub(now) >= min(soon, c.NotAfter.Sub(c.NotBefore)/3) {
+		return nil
+	}
+	return fmt.Errorf("%s ends %s: replace it", what, c.NotAfter.UTC().Format(time.RFC3339))
+}
+
 // Files is a Source of PEM files that somebody else keeps. They are looked at
 // again at handshakes; what cannot be used changes nothing, and is a Fault.
 type Files struct {
@@ -54,13 +68,16 @@ func (f *Files) GetX509BundleForTrustDomain(domain spiffeid.TrustDomain) (*x509b
 	return f.bundle.GetX509BundleForTrustDomain(domain)
 }
 
-// Fault says what is wrong with the files as they are on disk; the last good
-// ones are in use.
+// Fault says what is wrong with the files as they are on disk, while the last good
+// ones are in use; or that the certificate ends soon.
 func (f *Files) Fault() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.refresh(time.Now())
-	return f.fault
+	if f.fault != nil || f.svid == nil {
+		return f.fault
+	}
+	return EndsSoon("the certificate of "+f.cert, f.svid.Certificates[0], time.Now())
 }
 
 func (f *Files) refresh(now time.Time) {
