@@ -10,6 +10,10 @@ const (
 	PrefixProxy    = "x-envoy-"
 )
 
+// HeaderScope is where a proxy notes in which part of its routes it looks for
+// that of a request. Nobody else can say it, and no upstream sees it.
+const HeaderScope = PrefixProxy + "tollgate-scope"
+
 // StrippedPrefixes are the beginnings of such names.
 func StrippedPrefixes() []string { return []string{PrefixIdentity, PrefixProxy, "x-forwarded-"} }
 

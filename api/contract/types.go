@@ -4,6 +4,7 @@ package contract
 const (
 	TypeListener  = "type.googleapis.com/envoy.config.listener.v3.Listener"
 	TypeRoute     = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
+	TypeScope     = "type.googleapis.com/envoy.config.route.v3.ScopedRouteConfiguration"
 	TypeCluster   = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
 	TypeEndpoint  = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
 	TypeSecret    = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"

@@ -75,9 +75,10 @@ func (b *builder) add(audience release.Audience, typeURL, name string, m proto.M
 func (b *builder) edge() {
 	for i := range b.gw.Listeners {
 		l := &b.gw.Listeners[i]
-		b.add(release.Edge, release.TypeListener, l.Name, b.listener(l), l.Pos, b.listenerRefs(l)...)
-		routes, refs := b.routing.Configuration(l, b.httpsPort())
-		b.add(release.Edge, release.TypeRoute, l.Name, routes, l.Pos, refs...)
+		table := b.routing.Table(l, b.httpsPort())
+		form := b.form(l)
+		b.add(release.Edge, release.TypeListener, l.Name, b.listener(l, form), l.Pos, b.listenerRefs(l, form)...)
+		b.routes(l, table, form)
 	}
 	for _, s := range secrets(b.gw) {
 		b.add(release.Edge, release.TypeSecret, s.message.GetName(), s.message, s.pos)

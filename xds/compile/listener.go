@@ -22,6 +22,7 @@ import (
 	"tollgate/xds/compile/guard"
 	"tollgate/xds/compile/refusal"
 	"tollgate/xds/compile/routing"
+	"tollgate/xds/compile/shard"
 	"tollgate/xds/config"
 )
 
@@ -34,7 +35,7 @@ const (
 	connectionWindow = 1 << 20  // bytes
 )
 
-func (b *builder) listener(l *config.Listener) *listenerv3.Listener {
+func (b *builder) listener(l *config.Listener, form *shard.Form) *listenerv3.Listener {
 	out := &listenerv3.Listener{
 		Name: l.Name, Address: field.Address(b.address(l)), PerConnectionBufferLimitBytes: field.Uint(connectionBuffer),
 	}
@@ -44,7 +45,7 @@ func (b *builder) listener(l *config.Listener) *listenerv3.Listener {
 			Name: name, TransportSocket: socket, TransportSocketConnectTimeout: field.Duration(10 * time.Second),
 			Filters: []*listenerv3.Filter{{
 				Name:       "envoy.filters.network.http_connection_manager",
-				ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: field.Any(b.connectionManager(l, trusted))},
+				ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: field.Any(b.routed(l, form, trusted))},
 			}},
 		}
 	}
@@ -64,6 +65,15 @@ func (b *builder) address(l *config.Listener) netip.AddrPort {
 		return a
 	}
 	return l.Address
+}
+
+// routed is a connection manager that finds its routes in one place or in parts.
+func (b *builder) routed(l *config.Listener, form *shard.Form, trusted bool) *hcmv3.HttpConnectionManager {
+	out := b.connectionManager(l, trusted)
+	if form != nil {
+		inParts(out, l, *form)
+	}
+	return out
 }
 
 func (b *builder) connectionManager(l *config.Listener, trusted bool) *hcmv3.HttpConnectionManager {

@@ -2,6 +2,7 @@ package compile
 
 import (
 	"tollgate/xds/compile/routing"
+	"tollgate/xds/compile/shard"
 	"tollgate/xds/compile/upstream"
 	"tollgate/xds/config"
 	"tollgate/xds/release"
@@ -9,7 +10,7 @@ import (
 
 // listenerRefs are what a listener names: its certificates, its routes, and the
 // servers that its filters ask.
-func (b *builder) listenerRefs(l *config.Listener) []release.Ref {
+func (b *builder) listenerRefs(l *config.Listener, form *shard.Form) []release.Ref {
 	var out []release.Ref
 	if l.TLS != nil {
 		for i := range l.TLS.Certs {
@@ -19,9 +20,9 @@ func (b *builder) listenerRefs(l *config.Listener) []release.Ref {
 			out = append(out, release.Ref{Type: release.TypeSecret, Name: clientCASecret(l.Name)})
 		}
 	}
+	out = append(out, routesRefs(l, form)...)
 	out = append(
-		out, release.Ref{Type: release.TypeRoute, Name: l.Name},
-		release.Ref{Type: release.TypeCluster, Name: extAuthzCluster}, release.Ref{Type: release.TypeCluster, Name: rateLimitCluster},
+		out, release.Ref{Type: release.TypeCluster, Name: extAuthzCluster}, release.Ref{Type: release.TypeCluster, Name: rateLimitCluster},
 	)
 	if b.gw.Tracing != nil {
 		out = append(out, release.Ref{Type: release.TypeCluster, Name: otlpCluster})

@@ -6,6 +6,8 @@ package compile
 
 import (
 	"net/netip"
+
+	"tollgate/xds/compile/shard"
 )
 
 // Scope is what the gateway file does not say: where our own servers are and
@@ -15,4 +17,7 @@ type Scope struct {
 	RateLimit   []string                  // host:port of the limiters
 	TrustDomain string                    // of these two's certificates; "": they speak plain text
 	Listeners   map[string]netip.AddrPort // addresses that replace the file's (--free-ports, port 0)
+	// Form is how the routes of every listener are parted, in a test that all
+	// forms are equal; nil leaves it to how many routes there are.
+	Form *shard.Form
 }

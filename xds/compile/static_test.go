@@ -16,7 +16,7 @@ import (
 	"time"
 
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
-	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
 
 	"tollgate/xds/compile/static"
 	"tollgate/xds/release"
@@ -59,11 +59,11 @@ func bootstrap(t testing.TB, objects []release.Object) *bootstrapv3.Bootstrap {
 
 func write(t testing.TB, b *bootstrapv3.Bootstrap) string {
 	t.Helper()
-	data, err := protojson.Marshal(b)
+	data, err := proto.Marshal(b)
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(t.TempDir(), "envoy.json")
+	path := filepath.Join(t.TempDir(), "envoy.pb")
 	if err := os.WriteFile(path, data, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -80,7 +80,7 @@ type edge struct {
 func start(t testing.TB, b *bootstrapv3.Bootstrap, address string) *edge {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
-	cmd := exec.CommandContext(ctx, binary(t), "-c", write(t, b), "--concurrency", "1", "--use-dynamic-base-id", "--log-level", "warning", "--component-log-level", "http:critical")
+	cmd := exec.CommandContext(ctx, binary(t), "-c", write(t, b), "--concurrency", "2", "--use-dynamic-base-id", "--log-level", "warning", "--component-log-level", "http:critical")
 	var log strings.Builder
 	cmd.Stdout, cmd.Stderr = &log, &log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

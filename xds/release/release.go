@@ -16,6 +16,7 @@ import (
 const (
 	TypeListener  = contract.TypeListener
 	TypeRoute     = contract.TypeRoute
+	TypeScope     = contract.TypeScope
 	TypeCluster   = contract.TypeCluster
 	TypeEndpoint  = contract.TypeEndpoint
 	TypeSecret    = contract.TypeSecret

@@ -29,13 +29,23 @@ func refs(route *routev3.Route, policy, rules string) []release.Ref {
 	return out
 }
 
-// mentions gathers refs, each once, in the order of first mention.
+// mentions gathers refs, each once, in the order of first mention. The zero
+// value is empty.
 type mentions struct {
 	seen map[release.Ref]bool
 	refs []release.Ref
 }
 
+func (m *mentions) entries(entries []*entry) {
+	for _, e := range entries {
+		m.add(e.refs)
+	}
+}
+
 func (m *mentions) add(refs []release.Ref) {
+	if m.seen == nil {
+		m.seen = map[release.Ref]bool{}
+	}
 	for _, ref := range refs {
 		if !m.seen[ref] {
 			m.seen[ref] = true

@@ -5,9 +5,7 @@
 package routing
 
 import (
-	"fmt"
 	"strconv"
-	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
@@ -19,7 +17,6 @@ import (
 	"tollgate/xds/compile/limiting"
 	"tollgate/xds/compile/refusal"
 	"tollgate/xds/config"
-	"tollgate/xds/release"
 )
 
 // Filters that routes configure.
@@ -78,24 +75,6 @@ func New(gw *config.Gateway, upstreams map[string]*config.Upstream, policies []s
 			ConfigType: &routev3.RetryPolicy_RetryHostPredicate_TypedConfig{TypedConfig: field.Any(&previousv3.PreviousHostsPredicate{})},
 		}},
 	}
-}
-
-// Configuration holds the routes of a listener, under its name, and says what
-// they name. The port is where a listener that only redirects sends its clients.
-func (b *Builder) Configuration(l *config.Listener, httpsPort uint16) (*routev3.RouteConfiguration, []release.Ref) {
-	out := &routev3.RouteConfiguration{Name: l.Name, IgnorePortInHostMatching: true, TypedPerFilterConfig: b.idle}
-	if l.RedirectHTTPS {
-		out.VirtualHosts = []*routev3.VirtualHost{b.toHTTPS(httpsPort)}
-		return out, nil
-	}
-	var named []release.Ref
-	out.VirtualHosts, named = b.virtualHosts(l)
-	if l.TLS != nil && l.TLS.HSTS > 0 {
-		out.ResponseHeadersToAdd = []*corev3.HeaderValueOption{
-			field.SetHeader("strict-transport-security", fmt.Sprintf("max-age=%d", int64(l.TLS.HSTS/time.Second))),
-		}
-	}
-	return out, named
 }
 
 func (b *Builder) toHTTPS(port uint16) *routev3.VirtualHost {

@@ -7,12 +7,12 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	"google.golang.org/protobuf/types/known/anypb"
 
 	"tollgate/xds/compile/field"
 	"tollgate/xds/compile/guard"
 	"tollgate/xds/compile/refusal"
 	"tollgate/xds/config"
-	"tollgate/xds/release"
 )
 
 // refuse answers whatever m matches, asking nobody.
@@ -28,16 +28,24 @@ func (b *Builder) refuse(r refusal.Refusal, name string, m *routev3.RouteMatch) 
 	}
 }
 
-// virtualHosts groups the hosts of a listener by the routes they have. Envoy
-// never falls through from one virtual host to the next, so each holds the
-// routes of less exact hosts behind its own.
-func (b *Builder) virtualHosts(l *config.Listener) ([]*routev3.VirtualHost, []release.Ref) {
+// group are hosts of a listener that have the same routes.
+type group struct {
+	hosts   []string
+	entries []*entry // in the order in which they are tried
+	filters map[string]*anypb.Any
+}
+
+// groups are the hosts of a listener by the routes they have. Envoy never falls
+// through from one virtual host to the next, so each holds the routes of less
+// exact hosts behind its own.
+func (b *Builder) groups(l *config.Listener) (out []*group, routes int) {
 	byHost := map[string][]*entry{"*": nil}
 	for i := range b.gw.Routes {
 		r := b.gw.Routes[i]
 		if len(r.Listeners) > 0 && !slices.Contains(r.Listeners, l.Name) {
 			continue
 		}
+		routes++
 		entries := b.entries(i, l.TLS != nil)
 		hosts := r.Match.Hosts
 		if len(hosts) == 0 {
@@ -47,28 +55,33 @@ func (b *Builder) virtualHosts(l *config.Listener) ([]*routev3.VirtualHost, []re
 			byHost[host] = append(byHost[host], entries...)
 		}
 	}
-	groups := map[string]*routev3.VirtualHost{}
-	var out []*routev3.VirtualHost
-	named := mentions{seen: map[release.Ref]bool{}}
+	known := map[string]*group{}
 	for _, host := range slices.Sorted(maps.Keys(byHost)) {
 		entries := reachable(byHost, host)
 		key := fingerprint(entries)
-		if vh := groups[key]; vh != nil && host != "*" && vh.GetName() != "*" {
-			vh.Domains = append(vh.GetDomains(), host)
+		if g := known[key]; g != nil && host != "*" && g.hosts[0] != "*" {
+			g.hosts = append(g.hosts, host)
 			continue
 		}
-		vh := &routev3.VirtualHost{Name: host, Domains: []string{host}}
+		g := &group{hosts: []string{host}, entries: b.ordered(entries)}
 		var looks guard.Host
-		for _, e := range b.ordered(entries) {
-			vh.Routes = append(vh.Routes, e.route)
-			named.add(e.refs)
+		for _, e := range g.entries {
 			looks.Look(&e.from.Match)
 		}
-		vh.TypedPerFilterConfig = looks.PerHost()
-		groups[key] = vh
-		out = append(out, vh)
+		g.filters = looks.PerHost()
+		known[key] = g
+		out = append(out, g)
 	}
-	return out, named.refs
+	return out, routes
+}
+
+// virtualHost holds some of the hosts and routes of a group.
+func (g *group) virtualHost(hosts []string, entries []*entry) *routev3.VirtualHost {
+	out := &routev3.VirtualHost{Name: hosts[0], Domains: hosts, TypedPerFilterConfig: g.filters}
+	for _, e := range entries {
+		out.Routes = append(out.Routes, e.route)
+	}
+	return out
 }
 
 // reachable lists what a request to host may match.

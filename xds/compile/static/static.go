@@ -5,6 +5,9 @@ package static
 
 import (
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -31,7 +34,7 @@ func Bootstrap(objects []release.Object) (*bootstrapv3.Bootstrap, error) {
 			StaticLayer: field.Struct(map[string]any{"re2.max_program_size.error_level": 1000}),
 		}}}},
 	}
-	routes, endpoints := map[string]*routev3.RouteConfiguration{}, map[string]*endpointv3.ClusterLoadAssignment{}
+	routes, endpoints := tables{}, map[string]*endpointv3.ClusterLoadAssignment{}
 	for _, o := range objects {
 		if o.Audience != release.Edge {
 			continue
@@ -59,15 +62,18 @@ func Bootstrap(objects []release.Object) (*bootstrapv3.Bootstrap, error) {
 		}
 	}
 	for _, l := range out.GetStaticResources().GetListeners() {
-		if err := ownRoutes(l, routes[l.GetName()]); err != nil {
+		if err := routes.own(l); err != nil {
 			return nil, fmt.Errorf("listener %q: %w", l.GetName(), err)
 		}
 	}
 	return out, nil
 }
 
-// ownRoutes puts the routes of a listener where it names them.
-func ownRoutes(l *listenerv3.Listener, routes *routev3.RouteConfiguration) error {
+// tables are route configurations by name.
+type tables map[string]*routev3.RouteConfiguration
+
+// own puts the routes of a listener where it names them.
+func (t tables) own(l *listenerv3.Listener) error {
 	for _, chain := range l.GetFilterChains() {
 		if err := ownSecrets(chain.GetTransportSocket(), &tlsv3.DownstreamTlsContext{}); err != nil {
 			return err
@@ -77,10 +83,30 @@ func ownRoutes(l *listenerv3.Listener, routes *routev3.RouteConfiguration) error
 		if err := filter.GetTypedConfig().UnmarshalTo(hcm); err != nil {
 			return err
 		}
-		hcm.RouteSpecifier = &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: routes}
+		if scoped := hcm.GetScopedRoutes(); scoped != nil {
+			scoped.ConfigSpecifier = &hcmv3.ScopedRoutes_ScopedRouteConfigurationsList{ScopedRouteConfigurationsList: t.parts(scoped.GetName() + "/")}
+			scoped.RdsConfigSource = nil
+		} else {
+			hcm.RouteSpecifier = &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: t[l.GetName()]}
+		}
 		filter.ConfigType = &listenerv3.Filter_TypedConfig{TypedConfig: field.Any(hcm)}
 	}
 	return nil
+}
+
+// parts are the scopes whose names begin so; each is named as its routes and
+// its key are.
+func (t tables) parts(prefix string) *hcmv3.ScopedRouteConfigurationsList {
+	out := &hcmv3.ScopedRouteConfigurationsList{}
+	for _, name := range slices.Sorted(maps.Keys(t)) {
+		if strings.HasPrefix(name, prefix) {
+			key := &routev3.ScopedRouteConfiguration_Key_Fragment{Type: &routev3.ScopedRouteConfiguration_Key_Fragment_StringKey{StringKey: name}}
+			out.ScopedRouteConfigurations = append(out.ScopedRouteConfigurations, &routev3.ScopedRouteConfiguration{
+				Name: name, RouteConfiguration: t[name], Key: &routev3.ScopedRouteConfiguration_Key{Fragments: []*routev3.ScopedRouteConfiguration_Key_Fragment{key}},
+			})
+		}
+	}
+	return out
 }
 
 // ownSecrets takes secrets from the bootstrap instead of a stream.

@@ -1,0 +1,146 @@
+package routing
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+
+	"tollgate/api/contract"
+	"tollgate/xds/compile/field"
+	"tollgate/xds/compile/shard"
+	"tollgate/xds/config"
+	"tollgate/xds/release"
+)
+
+// Table is all routes of a listener, in the order in which they are tried.
+type Table struct {
+	// Routes is how many routes of the file there are, refusals and variants of
+	// them not counted.
+	Routes int
+
+	listener *config.Listener
+	groups   []*group
+	hosts    []*routev3.VirtualHost // instead of groups: a listener that only redirects
+	blank    *routev3.RouteConfiguration
+}
+
+// Table makes the routes of a listener. The port is where a listener that only
+// redirects sends its clients.
+func (b *Builder) Table(l *config.Listener, httpsPort uint16) *Table {
+	t := &Table{listener: l, blank: &routev3.RouteConfiguration{IgnorePortInHostMatching: true, TypedPerFilterConfig: b.idle}}
+	if l.RedirectHTTPS {
+		t.hosts = []*routev3.VirtualHost{b.toHTTPS(httpsPort)}
+		return t
+	}
+	t.groups, t.Routes = b.groups(l)
+	if l.TLS != nil && l.TLS.HSTS > 0 {
+		t.blank.ResponseHeadersToAdd = []*corev3.HeaderValueOption{
+			field.SetHeader("strict-transport-security", fmt.Sprintf("max-age=%d", int64(l.TLS.HSTS/time.Second))),
+		}
+	}
+	return t
+}
+
+// Part is one route configuration, and what its routes name.
+type Part struct {
+	Configuration *routev3.RouteConfiguration
+	Refs          []release.Ref
+}
+
+// Whole is all of it as one part, under the name of the listener.
+func (t *Table) Whole() Part {
+	out := t.part(t.listener.Name)
+	out.Configuration.VirtualHosts = t.hosts
+	var named mentions
+	for _, g := range t.groups {
+		out.Configuration.VirtualHosts = append(out.Configuration.VirtualHosts, g.virtualHost(g.hosts, g.entries))
+		named.entries(g.entries)
+	}
+	out.Refs = named.refs
+	return out
+}
+
+func (t *Table) part(name string) Part {
+	return Part{Configuration: &routev3.RouteConfiguration{
+		Name: name, IgnorePortInHostMatching: t.blank.GetIgnorePortInHostMatching(),
+		TypedPerFilterConfig: t.blank.GetTypedPerFilterConfig(), ResponseHeadersToAdd: t.blank.GetResponseHeadersToAdd(),
+	}}
+}
+
+// Weights is what package shard chooses a form by.
+func (t *Table) Weights() []shard.Host {
+	var out []shard.Host
+	for _, g := range t.groups {
+		var paths []shard.Path
+		for _, e := range g.entries {
+			paths = append(paths, shard.PathOf(&e.from.Match))
+		}
+		for _, host := range g.hosts {
+			out = append(out, shard.Host{Name: host, Pattern: strings.HasPrefix(host, "*"), Routes: paths})
+		}
+	}
+	return out
+}
+
+// Parts are as many as the form has, in the order of their numbers. A request
+// finds in its own part what it would find in the whole: each host of it with
+// all patterns beside it, and of their routes, in the same order, all that take
+// a path of the part.
+func (t *Table) Parts(f shard.Form, name func(part int) string) []Part {
+	out, named := make([]Part, f.Parts()), make([]mentions, f.Parts())
+	for i := range out {
+		out[i] = t.part(name(i))
+		out[i].Configuration.RequestHeadersToRemove = []string{contract.HeaderScope}
+	}
+	for _, g := range t.groups {
+		columns := g.columns(f)
+		rows := g.rows(f)
+		for _, row := range slices.Sorted(maps.Keys(rows)) {
+			for column, entries := range columns {
+				part := f.Part(row, column)
+				c := out[part].Configuration
+				c.VirtualHosts = append(c.GetVirtualHosts(), g.virtualHost(rows[row], entries))
+				named[part].entries(entries)
+			}
+		}
+	}
+	for i := range out {
+		out[i].Refs = named[i].refs
+	}
+	return out
+}
+
+// rows are the hosts of a group by row, patterns in every one.
+func (g *group) rows(f shard.Form) map[int][]string {
+	out := map[int][]string{}
+	for _, host := range g.hosts {
+		if !strings.HasPrefix(host, "*") {
+			out[f.Row(host)] = append(out[f.Row(host)], host)
+			continue
+		}
+		for row := range f.Rows() {
+			out[row] = append(out[row], host)
+		}
+	}
+	return out
+}
+
+// columns are the routes of a group by column.
+func (g *group) columns(f shard.Form) [][]*entry {
+	out := make([][]*entry, f.Columns())
+	for _, e := range g.entries {
+		if column, every := shard.PathOf(&e.from.Match).Column(f); !every {
+			out[column] = append(out[column], e)
+			continue
+		}
+		for column := range out {
+			out[column] = append(out[column], e)
+		}
+	}
+	return out
+}
