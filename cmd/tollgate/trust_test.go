@@ -148,6 +148,7 @@ func TestOwnFolder(t *testing.T) {
 			{"xds", "-f", valid, "--free-ports"},
 			{"extauthz", "--xds-servers", "unix:/none", "--admin-address", "127.0.0.1:0"},
 			{"ratelimit", "--xds-servers", "unix:/none", "--admin-address", "127.0.0.1:0"},
+			{"agent", "--xds-servers", "unix:/none", "--admin-address", "127.0.0.1:0"},
 		} {
 			code, _, errs := tollgate(t, append(verb, "--data-dir", c.dir)...)
 			if code != exitFailed || !strings.Contains(errs, c.says) {
@@ -156,6 +157,20 @@ func TestOwnFolder(t *testing.T) {
 		}
 		if left, err := os.ReadDir(c.dir); err != nil || len(left) != 0 {
 			t.Errorf("%s: %v was put there, %v", name, left, err)
+		}
+	}
+}
+
+// TestCertificatesEndWithinTheOverlap: one that lives longer than members need to
+// hear of a new root would be believed by nobody before it ends; one that lives
+// shorter than it counts could not be renewed.
+func TestCertificatesEndWithinTheOverlap(t *testing.T) {
+	valid := file(t, "gateway.yaml", good)
+	for ttl, says := range map[string]string{"25h": "at most 24h0m0s", "1s": "at least 2s", "-1h": "at least 2s"} {
+		code, _, errs := tollgate(t, "xds", "-f", valid, "--xds-address", "127.0.0.1:0", "--admin-address", "127.0.0.1:0", "--data-dir", t.TempDir(), "--certificate-ttl", ttl,
+			"--extauthz-servers", "127.0.0.1:1", "--ratelimit-servers", "127.0.0.1:1")
+		if code != exitUsage || !strings.Contains(errs, "--certificate-ttl "+strings.Replace(ttl, "h", "h0m0s", 1)) || !strings.Contains(errs, says) {
+			t.Errorf("%s: exit %d\n%s", ttl, code, errs)
 		}
 	}
 }

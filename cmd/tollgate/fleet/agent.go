@@ -58,6 +58,9 @@ func runAgent(cmd *cobra.Command, _ []string) error {
 		return err
 	}
 	dir, err := s.DataFolder(".")
+	if err == nil {
+		err = s.OwnFolder(dir)
+	}
 	if err != nil {
 		return err
 	}
