@@ -10,7 +10,7 @@ LINT_VER := v2.15.0
 # Packages whose state is shared between goroutines.
 RACE     := ./xds ./xds/store ./xds/push/... ./xds/ledger/... ./xds/discovery/... ./xds/files/... ./extauthz/... ./ratelimit/... ./services/... ./internal/...
 
-.PHONY: help build run test unit race e2e fuzz fuzz-minute bench lint fmt generate tools clean
+.PHONY: help build run test unit race e2e fuzz fuzz-minute bench bench-xds lint fmt generate tools clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -44,6 +44,10 @@ fuzz-minute: ## a minute of all fuzz targets, from the committed inputs
 bench: build ## requests/s and CPU per request, as ratios to the bare Envoy
 	@./$(BIN) envoy install --if-missing
 	TOLLGATE_BIN=$(CURDIR)/$(BIN) go run ./bench
+
+bench-xds: ## one changed endpoint for many proxies: ours and go-control-plane
+	go run ./bench/xds -clients 100 -clusters 1000
+	go run ./bench/xds -clients 100 -clusters 10000 -resume -rounds 1 -edits 4
 
 lint: $(LINT) ## linters and formatters, no finding
 	@$(LINT) run ./...

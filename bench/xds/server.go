@@ -1,0 +1,225 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"runtime/debug"
+	"strings"
+	"syscall"
+	"time"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
+	"github.com/envoyproxy/go-control-plane/pkg/cache/v3"
+	serverv3 "github.com/envoyproxy/go-control-plane/pkg/server/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"tollgate/xds/ledger"
+	"tollgate/xds/push"
+	"tollgate/xds/release"
+)
+
+// engine is a control plane that serves clusters and their endpoints.
+type engine interface {
+	prepare(n int) error // makes the n-th edit, which does not count
+	edit() error         // puts it in force
+}
+
+// be serves on a free port, which it says, and does what it is told.
+func be(kind string, s shape, in io.Reader, out io.Writer) error {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	options := []grpc.ServerOption{grpc.MaxConcurrentStreams(1 << 20), grpc.MaxRecvMsgSize(1 << 30)}
+	if kind == "ours" {
+		options = push.ServerOptions()
+	}
+	server := grpc.NewServer(options...)
+	var e engine
+	var err error
+	switch kind {
+	case "ours":
+		e, err = newOurs(ctx, server, s.clusters)
+	case "linear":
+		e, err = newLinear(ctx, server, s.clusters)
+	case "snapshot":
+		e, err = newSnapshot(ctx, server, s.clusters)
+	default:
+		err = fmt.Errorf("no such kind of server: %q", kind)
+	}
+	if err != nil {
+		return err
+	}
+	var binder net.ListenConfig
+	listener, err := binder.Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	go func() { _ = server.Serve(listener) }()
+	defer server.Stop()
+	fmt.Fprintln(out, listener.Addr())
+	edits := 0
+	for lines := bufio.NewScanner(in); lines.Scan(); {
+		switch lines.Text() {
+		case "prepare":
+			edits++
+			err = e.prepare(edits)
+		case "edit":
+			err = e.edit()
+		}
+		if err != nil {
+			return err
+		}
+		cpu, rss := used(lines.Text() == "stat")
+		fmt.Fprintln(out, cpu, rss)
+	}
+	return nil
+}
+
+// used is CPU in ms and resident memory in kB, both of this process.
+func used(collect bool) (cpu, rss float64) {
+	var usage syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &usage) // it cannot fail with these arguments
+	cpu = float64(usage.Utime.Nano()+usage.Stime.Nano()) / 1e6
+	if !collect {
+		return cpu, 0
+	}
+	debug.FreeOSMemory()
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return cpu, 0
+	}
+	_, after, _ := strings.Cut(string(status), "VmRSS:")
+	_, _ = fmt.Sscan(after, &rss) // zero shows in the table
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &usage)
+	return float64(usage.Utime.Nano()+usage.Stime.Nano()) / 1e6, rss
+}
+
+func name(i int) string { return fmt.Sprintf("cluster-%06d.default.svc", i) }
+
+func clusterOf(i int) *clusterv3.Cluster {
+	ads := &corev3.ConfigSource{ResourceApiVersion: corev3.ApiVersion_V3, ConfigSourceSpecifier: &corev3.ConfigSource_Ads{Ads: &corev3.AggregatedConfigSource{}}}
+	return &clusterv3.Cluster{
+		Name: name(i), ConnectTimeout: durationpb.New(time.Second), LbPolicy: clusterv3.Cluster_LEAST_REQUEST,
+		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS}, EdsClusterConfig: &clusterv3.Cluster_EdsClusterConfig{EdsConfig: ads},
+	}
+}
+
+// endpointsOf are three of them; one is on another port in every version.
+func endpointsOf(i, version int) *endpointv3.ClusterLoadAssignment {
+	var hosts []*endpointv3.LbEndpoint
+	for j := range 3 {
+		hosts = append(hosts, &endpointv3.LbEndpoint{HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{
+			Address: &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
+				Address: fmt.Sprintf("10.%d.%d.%d", i/250%250, i%250, j), PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: 8080 + uint32(version)*uint32(min(j, 1))},
+			}}},
+		}}})
+	}
+	return &endpointv3.ClusterLoadAssignment{ClusterName: name(i), Endpoints: []*endpointv3.LocalityLbEndpoints{{LbEndpoints: hosts}}}
+}
+
+// ours is the push engine; making the release is the pipeline's part.
+type ours struct {
+	push    *push.Server
+	objects []release.Object
+	next    *release.Release
+}
+
+func newOurs(ctx context.Context, server *grpc.Server, clusters int) (*ours, error) {
+	s, err := push.New(push.Config{Log: slog.New(slog.DiscardHandler), Ledger: ledger.New(time.Now)})
+	if err != nil {
+		return nil, err
+	}
+	s.Register(server)
+	go func() { _ = s.Run(ctx) }()
+	o := &ours{push: s}
+	for i := range clusters {
+		o.objects = append(o.objects,
+			release.Object{Audience: release.Edge, Type: release.TypeCluster, Name: name(i), Message: clusterOf(i)},
+			release.Object{Audience: release.Edge, Type: release.TypeEndpoint, Name: name(i), Message: endpointsOf(i, 0)})
+	}
+	if o.next, err = release.New(o.objects); err != nil {
+		return nil, err
+	}
+	return o, o.edit()
+}
+
+func (o *ours) prepare(n int) (err error) {
+	o.objects[2*n+1].Message = endpointsOf(n, n)
+	o.next, err = release.New(o.objects)
+	return err
+}
+
+func (o *ours) edit() error {
+	o.push.Publish(o.next)
+	return nil
+}
+
+// linear is go-control-plane's cache of one type each, which encodes a change
+// for every stream but sends it alone.
+type linear struct {
+	endpoints *cache.LinearCache
+	next      *endpointv3.ClusterLoadAssignment
+}
+
+func newLinear(ctx context.Context, server *grpc.Server, clusters int) (*linear, error) {
+	all := map[string]types.Resource{}
+	endpoints := map[string]types.Resource{}
+	for i := range clusters {
+		all[name(i)], endpoints[name(i)] = clusterOf(i), endpointsOf(i, 0)
+	}
+	l := &linear{endpoints: cache.NewLinearCache(release.TypeEndpoint, cache.WithInitialResources(endpoints))}
+	caches := map[string]cache.Cache{
+		release.TypeCluster: cache.NewLinearCache(release.TypeCluster, cache.WithInitialResources(all)), release.TypeEndpoint: l.endpoints,
+	}
+	mux := &cache.MuxCache{Classify: func(r *cache.Request) string { return r.GetTypeUrl() }, ClassifyDelta: func(r *cache.DeltaRequest) string { return r.GetTypeUrl() }, Caches: caches}
+	discoveryv3.RegisterAggregatedDiscoveryServiceServer(server, serverv3.NewServer(ctx, mux, nil))
+	return l, nil
+}
+
+func (l *linear) prepare(n int) error {
+	l.next = endpointsOf(n, n)
+	return nil
+}
+
+func (l *linear) edit() error { return l.endpoints.UpdateResource(l.next.GetClusterName(), l.next) }
+
+// snapshot is go-control-plane's cache of everything under one key.
+type snapshot struct {
+	ctx                 context.Context
+	cache               cache.SnapshotCache
+	clusters, endpoints []types.Resource
+	next                *cache.Snapshot
+}
+
+type one struct{}
+
+func (one) ID(*corev3.Node) string { return "all" }
+
+func newSnapshot(ctx context.Context, server *grpc.Server, clusters int) (*snapshot, error) {
+	s := &snapshot{ctx: ctx, cache: cache.NewSnapshotCache(true, one{}, nil)}
+	for i := range clusters {
+		s.clusters, s.endpoints = append(s.clusters, clusterOf(i)), append(s.endpoints, endpointsOf(i, 0))
+	}
+	discoveryv3.RegisterAggregatedDiscoveryServiceServer(server, serverv3.NewServer(ctx, s.cache, nil))
+	if err := s.prepare(0); err != nil {
+		return nil, err
+	}
+	return s, s.edit()
+}
+
+func (s *snapshot) prepare(n int) (err error) {
+	s.endpoints[n] = endpointsOf(n, n)
+	s.next, err = cache.NewSnapshot(fmt.Sprint(n), map[string][]types.Resource{release.TypeCluster: s.clusters, release.TypeEndpoint: s.endpoints})
+	return err
+}
+
+func (s *snapshot) edit() error { return s.cache.SetSnapshot(s.ctx, "all", s.next) }
