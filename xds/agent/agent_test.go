@@ -40,7 +40,7 @@ func serve(t *testing.T, register func(*grpc.Server)) (string, func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := grpc.NewServer()
+	server := grpc.NewServer(push.ServerOptions()...)
 	register(server)
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = server.Serve(l) })

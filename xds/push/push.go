@@ -10,6 +10,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -21,6 +22,7 @@ import (
 	"tollgate/xds/ledger"
 	"tollgate/xds/push/stream"
 	"tollgate/xds/push/view"
+	"tollgate/xds/push/wire"
 	"tollgate/xds/release"
 )
 
@@ -57,8 +59,9 @@ type Server struct {
 	metrics  metrics
 	site     *stream.Site
 
+	view atomic.Pointer[view.View] // written under mu
+
 	mu      sync.Mutex
-	view    *view.View
 	streams map[*stream.Stream]struct{}
 	idle    map[view.Key]time.Time // retiring resources that no proxy names any more
 }
@@ -74,19 +77,21 @@ func New(cfg Config) (*Server, error) {
 		}
 	}
 	s := &Server{
-		cfg: cfg, incoming: make(chan *release.Release, 1), view: view.New(),
+		cfg: cfg, incoming: make(chan *release.Release, 1),
 		streams: map[*stream.Stream]struct{}{}, idle: map[view.Key]time.Time{},
 	}
-	var err error
-	s.metrics, err = newMetrics(cfg.Metrics)
+	s.view.Store(view.New())
 	s.site = &stream.Site{
-		Admit: cfg.Admit, Ledger: cfg.Ledger, Log: cfg.Log, Hold: cfg.Hold, Drain: cfg.Drain, Retire: cfg.Retire,
-		Metrics: stream.Metrics{Responses: s.metrics.responses, Answers: s.metrics.answers},
+		Admit: cfg.Admit, Ledger: cfg.Ledger, Log: cfg.Log, Hold: cfg.Hold, Drain: cfg.Drain, Retire: cfg.Retire, Current: s.view.Load,
 	}
+	var err error
+	s.metrics, err = newMetrics(cfg.Metrics, &s.site.Frames)
+	s.site.Metrics = stream.Metrics{Responses: s.metrics.responses, Answers: s.metrics.answers}
 	return s, err
 }
 
-// Register adds the aggregated discovery service to a gRPC server.
+// Register adds the aggregated discovery service to a gRPC server, which must
+// have been made with ServerOptions: they hold the codec of what is encoded once.
 func (s *Server) Register(r grpc.ServiceRegistrar) {
 	discoveryv3.RegisterAggregatedDiscoveryServiceServer(r, s)
 }
@@ -95,7 +100,11 @@ func (s *Server) Register(r grpc.ServiceRegistrar) {
 // noticed, a node of 61 kB is nothing, pings of clients are welcome.
 func ServerOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
+		grpc.ForceServerCodecV2(wire.Codec{}),
 		grpc.MaxRecvMsgSize(16 << 20),
+		grpc.SharedWriteBuffer(true), // idle connections hold none
+		grpc.ReadBufferSize(4 << 10),
+		grpc.WriteBufferSize(16 << 10),
 		grpc.MaxConcurrentStreams(10_000),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
@@ -137,25 +146,26 @@ func (s *Server) Run(ctx context.Context) error {
 func (s *Server) roll(ctx context.Context, r *release.Release) {
 	start := time.Now()
 	s.mu.Lock()
-	first := s.view.With(r, view.Deciding)
-	changed := first != s.view
+	now := s.view.Load()
+	first := now.With(r, view.Deciding)
+	changed := first != now
 	s.set(first)
 	s.mu.Unlock()
 	if changed {
 		s.barrier(ctx)
 	}
 	s.mu.Lock()
-	s.set(s.view.With(r, view.Everything))
+	s.set(s.view.Load().With(r, view.Everything))
 	s.mu.Unlock()
 	s.metrics.rolls.Observe(time.Since(start).Seconds())
 }
 
 // set replaces the view and wakes every stream; the caller holds the lock.
 func (s *Server) set(v *view.View) {
-	if v == s.view {
+	if v == s.view.Load() {
 		return
 	}
-	s.view = v
+	s.view.Store(v)
 	for st := range s.streams {
 		st.Wake()
 	}
@@ -188,7 +198,7 @@ func (s *Server) late() []*stream.Stream {
 	defer s.mu.Unlock()
 	var late []*stream.Stream
 	for st := range s.streams {
-		if st.Decides() && !st.Settled(s.view) {
+		if st.Decides() && !st.Settled(s.view.Load()) {
 			late = append(late, st)
 		}
 	}
@@ -201,13 +211,14 @@ func (s *Server) sweep(now time.Time) {
 	defer s.mu.Unlock()
 	s.site.Left.Forget(now)
 	s.watch(now)
-	if len(s.view.Retiring) == 0 {
+	serving := s.view.Load()
+	if len(serving.Retiring) == 0 {
 		clear(s.idle)
 		return
 	}
 	used, known := s.used()
 	var gone []view.Key
-	for k := range s.view.Retiring {
+	for k := range serving.Retiring {
 		if !known || used[k] {
 			delete(s.idle, k)
 			continue
@@ -226,13 +237,14 @@ func (s *Server) sweep(now time.Time) {
 			delete(s.idle, k)
 		}
 	}
-	s.set(s.view.Without(gone))
+	s.set(serving.Without(gone))
 }
 
 // watch makes answers show that are overdue; the caller holds the lock.
 func (s *Server) watch(now time.Time) {
 	count := map[string]int{}
 	for st := range s.streams {
+		st.Follow(now)
 		late, news := st.Overdue(now)
 		for _, url := range late {
 			count[url]++
@@ -241,8 +253,8 @@ func (s *Server) watch(now time.Time) {
 			s.cfg.Log.Warn("client does not answer", "node", st.Node(), "type_url", url, "dur", ledger.Overdue)
 		}
 	}
-	for _, url := range view.Kinds() {
-		s.metrics.overdue.WithLabelValues(url).Set(float64(count[url]))
+	for _, kind := range release.Kinds() {
+		s.metrics.overdue.WithLabelValues(kind.URL).Set(float64(count[kind.URL]))
 	}
 }
 
@@ -279,12 +291,6 @@ func (s *Server) used() (named map[view.Key]bool, known bool) {
 		}
 	}
 	return named, known
-}
-
-func (s *Server) current() *view.View {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.view
 }
 
 func (s *Server) join(st *stream.Stream) {

@@ -28,9 +28,9 @@ func (s *Server) DeltaAggregatedResources(grpcStream discoveryv3.AggregatedDisco
 		case <-alarm.C:
 		}
 		planned := time.Now()
-		responses := st.Next(s.current(), planned)
+		responses := st.Next(planned)
 		for _, response := range responses {
-			if err := grpcStream.Send(response); err != nil {
+			if err := grpcStream.SendMsg(response); err != nil {
 				return err
 			}
 		}
@@ -57,7 +57,7 @@ func (s *Server) StreamAggregatedResources(grpcStream discoveryv3.AggregatedDisc
 			return err
 		case <-st.Wakeup:
 		}
-		for _, response := range w.Next(s.current(), time.Now()) {
+		for _, response := range w.Next(time.Now()) {
 			if err := grpcStream.Send(response); err != nil {
 				return err
 			}

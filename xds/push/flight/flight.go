@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"tollgate/xds/push/slot"
 	"tollgate/xds/release"
 )
 
@@ -17,6 +18,12 @@ const (
 	// time that it was for nothing, to at most longest.
 	Patience = 2 * time.Second
 	longest  = 30 * time.Second
+
+	// initial is how many responses may be on their way to a client of which nothing
+	// is known. Each answer makes it one more, up to most: as many as one that is
+	// far away can take in the time of an answer. One that says nothing starts again.
+	initial = 64
+	most    = 2_048
 )
 
 // Batch is one response on its way. Its fields are read-only once it is sent.
@@ -24,9 +31,29 @@ type Batch struct {
 	Nonce     string
 	Resources []*release.Resource
 	Removed   []string
-	Before    map[string]string // name → version held before, for when it is refused
+	// before is what the resources take the place of, in their order; nil when it
+	// is nothing, as for all of a client that starts.
+	before []slot.Prior
 
 	at time.Time
+}
+
+// Note notes what the i-th resource takes the place of, for when it is refused.
+func (b *Batch) Note(i int, before slot.Prior) {
+	if b.before == nil && before != (slot.Prior{}) {
+		b.before = make([]slot.Prior, len(b.Resources))
+	}
+	if b.before != nil {
+		b.before[i] = before
+	}
+}
+
+// Before is what the i-th resource took the place of.
+func (b *Batch) Before(i int) slot.Prior {
+	if b.before == nil {
+		return slot.Prior{}
+	}
+	return b.before[i]
 }
 
 // Has says whether a resource of that name is in it.
@@ -39,6 +66,14 @@ type Flight struct {
 	batches  []*Batch
 	heard    time.Time // when the client last answered
 	patience time.Duration
+	answers  int // since it last said nothing for too long, as far as they count
+}
+
+// Room is how many responses may be added.
+func (f *Flight) Room() int { return max(initial+f.answers-len(f.batches), 0) }
+
+func (f *Flight) hear(now time.Time) {
+	f.heard, f.patience, f.answers = now, Patience, min(f.answers+1, most-initial)
 }
 
 // Add notes a response that is being sent.
@@ -65,10 +100,9 @@ func (f *Flight) Answer(nonce string, now time.Time) (b *Batch, passed []*Batch)
 	if i < 0 {
 		return nil, nil
 	}
-	f.heard, f.patience = now, Patience
-	b, passed = f.batches[i], f.batches[:i:i]
-	f.batches = f.batches[i+1:]
-	return b, passed
+	f.hear(now)
+	taken := f.first(i + 1)
+	return taken[i], taken[:i]
 }
 
 // Take is Answer for a type whose answers a client may withhold, so that what it
@@ -78,9 +112,11 @@ func (f *Flight) Take(nonce string, now time.Time) *Batch {
 	if i < 0 {
 		return nil
 	}
-	f.heard, f.patience = now, Patience
+	f.hear(now)
 	b := f.batches[i]
-	f.batches = slices.Delete(f.batches, i, i+1)
+	if f.batches = slices.Delete(f.batches, i, i+1); len(f.batches) == 0 {
+		f.batches = nil
+	}
 	return b
 }
 
@@ -89,14 +125,12 @@ func (f *Flight) Late(now time.Time) []*Batch {
 	if due, any := f.Due(); !any || now.Before(due) {
 		return nil
 	}
-	f.patience = min(2*f.wait(), longest)
+	f.patience, f.answers = min(2*f.wait(), longest), 0
 	n := 0
 	for n < len(f.batches) && now.Sub(f.batches[n].at) >= Patience {
 		n++
 	}
-	late := f.batches[:n:n]
-	f.batches = f.batches[n:]
-	return late
+	return f.first(n)
 }
 
 // Due is when Late is going to have something; any is false when nothing is on
@@ -116,19 +150,32 @@ func (f *Flight) wait() time.Duration { return max(f.patience, Patience) }
 
 // Trim takes out the oldest beyond limit.
 func (f *Flight) Trim(limit int) []*Batch {
-	n := max(len(f.batches)-limit, 0)
-	old := f.batches[:n:n]
-	f.batches = f.batches[n:]
-	return old
+	return f.first(max(len(f.batches)-limit, 0))
+}
+
+// first takes out the n oldest, so that nothing keeps them.
+func (f *Flight) first(n int) []*Batch {
+	if n == 0 {
+		return nil
+	}
+	taken := slices.Clone(f.batches[:n])
+	clear(f.batches[:n])
+	if f.batches = f.batches[n:]; len(f.batches) == 0 {
+		f.batches = nil
+	}
+	return taken
 }
 
 // Carries says whether any of some names is in a response on its way.
-func (f *Flight) Carries(names map[string]bool) bool {
+func (f *Flight) Carries(names map[string]struct{}) bool {
 	if len(names) == 0 {
 		return false
 	}
 	return slices.ContainsFunc(f.batches, func(b *Batch) bool {
-		return slices.ContainsFunc(b.Resources, func(one *release.Resource) bool { return names[one.Name] })
+		return slices.ContainsFunc(b.Resources, func(one *release.Resource) bool {
+			_, carried := names[one.Name]
+			return carried
+		})
 	})
 }
 

@@ -29,7 +29,7 @@ func TestAnswers(t *testing.T) {
 	for _, nonce := range []string{"1", "2", "3", "4", "5"} {
 		f.Add(batch(nonce, "r"+nonce), start)
 	}
-	if !f.Carries(map[string]bool{"r4": true}) || f.Carries(map[string]bool{"r6": true}) || f.Carries(nil) {
+	if !f.Carries(map[string]struct{}{"r4": {}}) || f.Carries(map[string]struct{}{"r6": {}}) || f.Carries(nil) {
 		t.Error("not what is on its way")
 	}
 	if b, passed := f.Answer("9", start); b != nil || passed != nil {

@@ -7,6 +7,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"tollgate/xds/push/slot"
 	"tollgate/xds/release"
 )
 
@@ -68,13 +69,13 @@ func audienceOf(node *corev3.Node) release.Audience {
 
 // secretsAgain looks at the secrets once more after something was sent that may
 // name one.
-func (p *plan) secretsAgain(url string) {
-	sub := p.stream.subs[release.TypeSecret]
-	if sub == nil || !p.stream.client.NamedSecrets || url != release.TypeListener && url != release.TypeCluster {
+func (st *Stream) secretsAgain(url string) {
+	sub := st.subs[release.TypeSecret]
+	if sub == nil || !st.client.NamedSecrets || url != release.TypeListener && url != release.TypeCluster {
 		return
 	}
 	sub.rescan = true
-	p.stream.Wake()
+	st.Wake()
 }
 
 // shown says whether the client may see a secret now.
@@ -83,12 +84,10 @@ func (p *plan) shown(name string) bool {
 		return true
 	}
 	for _, one := range p.view.Naming(p.stream.audience, name) {
-		sub := p.stream.subs[one.Type]
-		if sub == nil {
-			continue
-		}
-		if held := sub.held[one.Name]; held != "" && held != ghost {
-			return true
+		if sub := p.stream.subs[one.Type]; sub != nil {
+			if s := sub.slots.Get(one.Name); s.There() && s.Phase != slot.Ghost {
+				return true
+			}
 		}
 	}
 	return false

@@ -8,7 +8,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"tollgate/xds/push/view"
+	"tollgate/xds/push/slot"
 	"tollgate/xds/release"
 )
 
@@ -25,108 +25,165 @@ func (st *Stream) Request(ctx context.Context, r *discoveryv3.DeltaDiscoveryRequ
 	if err := st.meet(ctx, r.GetNode()); err != nil {
 		return err
 	}
-	url := r.GetTypeUrl()
-	if !view.Served(url) {
+	kind, served := release.KindOf(r.GetTypeUrl())
+	if !served {
 		return nil // nothing of it is served, and it is never waited for
 	}
-	if err := st.may(url); err != nil {
+	if err := st.may(kind.URL); err != nil {
 		return err
 	}
-	sub := st.subs[url]
-	if sub == nil {
-		sub = newSubscription()
-		st.subs[url] = sub
-	}
-	if len(sub.names)+len(r.GetResourceNamesSubscribe())+len(r.GetInitialResourceVersions()) > maxNames {
-		return status.Errorf(codes.ResourceExhausted, "more than %d names of %s", maxNames, url)
+	sub := st.subscription(kind)
+	if sub.asked+len(r.GetResourceNamesSubscribe())+len(r.GetInitialResourceVersions()) > maxNames {
+		return status.Errorf(codes.ResourceExhausted, "more than %d names of %s", maxNames, kind.URL)
 	}
 	first := !sub.met && r.GetResponseNonce() == ""
 	sub.met = true
 	if r.GetResponseNonce() != "" {
-		st.answer(url, sub, r, time.Now())
+		st.answer(sub, r, time.Now())
 	}
 	if first {
-		st.resume(url, sub, r)
+		st.resume(sub, r)
 	}
 	sub.subscribe(r.GetResourceNamesSubscribe(), first)
 	for _, name := range r.GetResourceNamesUnsubscribe() {
-		st.unsubscribe(url, sub, name)
+		st.unsubscribe(sub, name)
 	}
 	return nil
 }
 
 // resume takes what a client brings from an earlier stream. What it was sent
 // on this one already is newer.
-func (st *Stream) resume(url string, sub *subscription, r *discoveryv3.DeltaDiscoveryRequest) {
+func (st *Stream) resume(sub *subscription, r *discoveryv3.DeltaDiscoveryRequest) {
+	names, versions := r.GetResourceNamesSubscribe(), r.GetInitialResourceVersions()
 	sub.rescan = true
-	sub.wildcard = sub.wildcard || view.Listed(url) && len(r.GetResourceNamesSubscribe()) == 0
-	if len(r.GetInitialResourceVersions()) > 0 {
+	sub.wildcard = sub.wildcard || sub.Listed && len(names) == 0
+	if len(versions) > 0 {
 		st.carryOn()
-	}
-	for name, version := range r.GetInitialResourceVersions() {
 		sub.answered = true
-		sub.runs[name] = true
-		if sub.held[name] != "" {
+		st.secretsAgain(sub.URL)
+	}
+	doubts := st.record.Doubts(sub.URL)
+	if v := st.site.Current(); v.Known(sub.URL) && len(doubts) == 0 {
+		sub.recognise(v.All(st.audience, sub.URL), names, versions)
+	}
+	for name, version := range versions {
+		if sub.slots.Shares(name) && sub.slots.Get(name).Version == version {
 			continue
 		}
-		sub.held[name], sub.claimed[name] = version, true
-		if url == release.TypeRoute {
-			st.blind[name] = true
+		s := sub.slots.Change(name)
+		s.Runs = s.Runs || sub.URL == release.TypeCluster
+		brought := !s.There()
+		s.Brought(version)
+		if brought && sub.URL == release.TypeRoute {
+			st.routes.Brought(name)
 		}
 	}
-	sub.doubt(st.record.Doubts(url))
+	sub.doubtful(doubts)
 }
 
-// doubt notes names of which it is not known what the client runs, but for what
-// it was sent on this stream.
-func (sub *subscription) doubt(names []string) {
-	for _, name := range names {
-		if sub.held[name] == "" || sub.claimed[name] {
-			sub.held[name], sub.claimed[name], sub.todo[name] = doubtful, true, true
+// recognise makes what is served the base of a client that brings most of it, so
+// that what it has in common with others costs nothing.
+func (sub *subscription) recognise(all map[string]*release.Resource, names []string, versions map[string]string) {
+	same := 0
+	for name, version := range versions {
+		if one := all[name]; one != nil && one.Version == version {
+			same++
 		}
 	}
+	// Routes are few, and each must be known.
+	if sub.URL == release.TypeRoute || sub.slots.Based() || sub.slots.Exceptions() > 0 || len(all) < commonly || same < len(all)/2 {
+		return
+	}
+	asked := 2*len(names) > len(all)
+	sub.slots.Adopt(all, asked, sub.URL == release.TypeCluster)
+	var named set
+	if asked {
+		sub.asked = len(all)
+		named = make(set, len(names))
+		for _, name := range names {
+			named.add(name)
+		}
+	}
+	for name, one := range all {
+		if version, has := versions[name]; !has || version != one.Version || asked && !named.has(name) {
+			if s := sub.slots.Change(name); s.Asked {
+				sub.asked--
+			}
+			*sub.slots.Change(name) = slot.Slot{}
+		}
+	}
+}
+
+// commonly is how many resources a type must have for what clients have in
+// common to be worth knowing.
+const commonly = 2
+
+// doubtful notes names of which it is not known what the client runs, but for
+// what it was sent on this stream.
+func (sub *subscription) doubtful(names []string) {
+	for _, name := range names {
+		if s := sub.slots.Get(name); !s.There() || s.Claimed {
+			sub.doubt(name)
+		}
+	}
+}
+
+// doubt notes that no version of a name is known to be the one that it runs.
+func (sub *subscription) doubt(name string) {
+	s := sub.slots.Change(name)
+	s.Doubt()
+	s.Claimed = true
+	sub.todo.add(name)
 }
 
 func (sub *subscription) subscribe(names []string, first bool) {
-	fresh := map[string]bool{}
+	var fresh set
 	for _, name := range names {
 		if name == "*" {
 			sub.wildcard, sub.rescan = true, true
 			continue
 		}
-		if sub.names[name] && !first {
-			delete(sub.held, name) // asked for again: it has lost it
-		} else {
-			fresh[name] = true
+		if first && sub.slots.Asked() && sub.slots.Shares(name) {
+			continue // recognised
 		}
-		sub.names[name], sub.todo[name] = true, true
-		delete(sub.missing, name)
+		s := sub.slots.Change(name)
+		if !s.Asked {
+			sub.asked++
+		}
+		if again := s.Asked && !first; !again && sub.flight.Len() > 0 {
+			fresh.add(name)
+		}
+		s.Ask(s.Asked && !first)
+		sub.todo.add(name)
 	}
 	// Envoy drops, and never answers, what comes before it asked for anything of
 	// the type: the answer to an empty response shows whether it did.
 	sub.probe = sub.probe || sub.flight.Carries(fresh)
 }
 
-func (st *Stream) unsubscribe(url string, sub *subscription, name string) {
+func (st *Stream) unsubscribe(sub *subscription, name string) {
 	if name == "*" {
 		sub.wildcard = false
-		for held := range sub.held {
-			if !sub.names[held] {
-				sub.lost(held)
+		sub.slots.NoneUnasked()
+		for held := range sub.stale {
+			if !sub.slots.Get(held).There() {
+				delete(sub.stale, held)
 			}
 		}
 		return
 	}
-	delete(sub.names, name)
-	delete(sub.missing, name)
+	s := sub.slots.Change(name)
+	if s.Asked {
+		sub.asked--
+	}
+	s.Forget(sub.wildcard)
+	sub.slots.Settle(name)
 	if sub.wildcard {
-		sub.todo[name] = true // it stays wanted as one of all
+		sub.todo.add(name) // it stays wanted as one of all
 		return
 	}
-	sub.lost(name)
-	if url == release.TypeRoute {
-		delete(st.sent, name)
-		delete(st.running, name)
-		delete(st.blind, name)
+	delete(sub.stale, name)
+	if sub.URL == release.TypeRoute {
+		st.routes.Forget(name)
 	}
 }

@@ -1,13 +1,11 @@
 package stream
 
 import (
-	"maps"
 	"time"
-
-	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 
 	"tollgate/xds/ledger"
 	"tollgate/xds/push/view"
+	"tollgate/xds/push/wire"
 	"tollgate/xds/release"
 )
 
@@ -19,26 +17,33 @@ const staleAgain = 100 * time.Millisecond
 // reconnects while a cluster warms sends none, and waits for ever.
 const cdsWait = time.Second
 
-// maxOwed bounds, beyond two for every resource that is served of a type, how
-// many responses a client may leave without an answer.
-const maxOwed = 1_000
+// maxWithheld is how many responses a client may leave without an answer where it
+// may withhold them until all is warm, which it does for at most withheld.
+// Elsewhere the flight says how many go at a time.
+const (
+	maxWithheld = 16
+	withheld    = 20 * time.Second
+)
 
 // Alarm is when the stream must look again without being asked.
 func (st *Stream) Alarm(now time.Time) time.Duration {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	next := time.Hour
-	if len(st.warming) > 0 {
-		next = min(next, max(st.site.Hold-now.Sub(st.longest), time.Millisecond))
+	if due, any := st.warming.Due(st.site.Hold); any {
+		next = min(next, max(due.Sub(now), time.Millisecond))
+	}
+	if sub := st.subs[release.TypeCluster]; sub != nil && len(sub.todo) > 0 && sub.room() == 0 {
+		next = min(next, max(withheld-now.Sub(sub.flight.Oldest()), time.Second))
 	}
 	if st.unasked() {
 		next = min(next, max(cdsWait-now.Sub(st.opened), time.Millisecond))
 	}
-	for url, sub := range st.subs {
+	for _, sub := range st.subs {
 		if len(sub.stale) > 0 {
-			next = min(next, max(st.fades(url).Sub(now), staleAgain))
+			next = min(next, max(st.fades(sub).Sub(now), staleAgain))
 		}
-		if due, owed := sub.flight.Due(); owed && sub.presses(url) {
+		if due, owed := sub.flight.Due(); owed && sub.presses() {
 			next = min(next, max(due.Sub(now), time.Millisecond))
 		}
 	}
@@ -48,49 +53,63 @@ func (st *Stream) Alarm(now time.Time) time.Duration {
 // presses says whether an answer that does not come is taken for a response
 // that was dropped. Answers for clusters wait until all are warm; what nobody
 // asked for yet is not waited for, but for the group that others wait behind.
-func (sub *subscription) presses(url string) bool {
-	return sub.trying != "" || sub.met && url != release.TypeCluster
-}
+func (sub *subscription) presses() bool { return sub.trying != "" || sub.met && !sub.Withheld }
 
 func (st *Stream) unasked() bool {
 	return st.subs[release.TypeCluster] == nil && st.subs[release.TypeListener] != nil && st.subs[release.TypeListener].wildcard
 }
 
 // Next returns what to send now, in order.
-func (st *Stream) Next(v *view.View, now time.Time) []*discoveryv3.DeltaDiscoveryResponse {
+func (st *Stream) Next(now time.Time) []*wire.Response {
 	st.mu.Lock()
 	defer st.mu.Unlock()
+	v := st.site.Current()
 	if st.id == "" || v.Number == 0 {
 		return nil
 	}
 	if st.unasked() && now.Sub(st.opened) >= cdsWait {
-		sub := newSubscription()
+		kind, _ := release.KindOf(release.TypeCluster)
+		sub := st.subscription(kind)
 		sub.wildcard, sub.answered, sub.rescan = true, true, true
-		st.subs[release.TypeCluster] = sub
 	}
-	st.expire(now)
-	for url, sub := range st.subs {
-		st.press(url, sub, v, now)
+	st.warming.Expire(st.site.Hold, now)
+	for _, sub := range st.subs {
+		st.press(sub, now)
 	}
 	st.mark(v, now)
 	p := &plan{stream: st, view: v, now: now}
-	for _, url := range view.Kinds() {
-		p.kind(url)
+	for _, kind := range release.Kinds() {
+		p.kind(kind)
 	}
 	st.report(v)
 	return p.responses
 }
 
+// Follow notes what changed and what is over for a client that does not read, so
+// that it keeps no old view.
+func (st *Stream) Follow(now time.Time) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.warming.Expire(st.site.Hold, now)
+	if v := st.site.Current(); st.id != "" && v.Number > st.planned+maxBehind {
+		st.mark(v, now)
+	}
+}
+
+// maxBehind is how many views a client may lag before its account is moved on
+// without it.
+const maxBehind = 8
+
 // press gives up answers that do not come.
-func (st *Stream) press(url string, sub *subscription, v *view.View, now time.Time) {
-	if old := sub.flight.Trim(maxOwed + 2*len(v.All(st.audience, url))); url != release.TypeCluster {
-		st.dropped(url, sub, old, nil)
+func (st *Stream) press(sub *subscription, now time.Time) {
+	if sub.Withheld && sub.flight.Len() >= maxWithheld && now.Sub(sub.flight.Oldest()) > withheld {
+		sub.flight.Trim(maxWithheld - 1)
 	}
 	due, owed := sub.flight.Due()
 	switch {
-	case !owed || now.Before(due) || !sub.presses(url):
-	case url != release.TypeCluster:
-		st.dropped(url, sub, sub.flight.Late(now), nil)
+	case !owed || now.Before(due) || !sub.presses():
+	case !sub.Withheld:
+		st.dropped(sub, sub.flight.Late(now), nil)
 	default:
 		sub.trial.Unanswered() // it warms, perhaps: the next group need not wait
 		sub.trying = ""
@@ -100,8 +119,12 @@ func (st *Stream) press(url string, sub *subscription, v *view.View, now time.Ti
 // report tells the account how far the client is.
 func (st *Stream) report(v *view.View) {
 	for url, sub := range st.subs {
-		st.account.Waits(url, sub.flight.Oldest())
-		settled := sub.flight.Len() == 0 && sub.trial.Over() && len(sub.refusing) == 0 && (url != release.TypeRoute || len(st.waiting) == 0)
+		st.owes(sub)
+		idle := sub.flight.Len() == 0 && len(sub.queue)+len(sub.clusters) == 0 && sub.trial.Over()
+		if v.Known(url) {
+			sub.slots.Weigh(v.All(st.audience, url), idle)
+		}
+		settled := idle && len(sub.refusing) == 0 && (url != release.TypeRoute || len(st.waiting) == 0)
 		if settled && sub.reached != v.Number && v.Known(url) {
 			st.account.Reached(url, v.Revision(url))
 			sub.reached = v.Number
@@ -138,55 +161,42 @@ func (st *Stream) Overdue(now time.Time) (late, news []string) {
 	return late, news
 }
 
-// expire ends the waits that took too long. While 10,000 clusters warm, that
-// many endpoints are answered: they are not all looked at each time.
-func (st *Stream) expire(now time.Time) {
-	if len(st.warming) == 0 || now.Sub(st.longest) < st.site.Hold {
-		return
-	}
-	st.longest = now
-	for name, since := range st.warming {
-		if now.Sub(since) >= st.site.Hold {
-			st.thaw(name)
-		} else if since.Before(st.longest) {
-			st.longest = since
-		}
-	}
-}
-
 // mark notes what must be compared: what changed since the last time, and what
 // waited for something else.
 func (st *Stream) mark(v *view.View, now time.Time) {
 	for url, sub := range st.subs {
 		if v.Number != st.planned {
 			names, ok := v.Since(st.planned, view.Section{Audience: st.audience, URL: url})
-			sub.rescan = sub.rescan || !ok
-			for _, name := range names {
-				sub.todo[name] = true
+			if !ok {
+				names, sub.rescan = nil, true
+			} else if names == nil {
+				names = []string{}
+			}
+			for _, name := range sub.slots.Move(v.All(st.audience, url), names) {
+				sub.todo.add(name)
 			}
 		}
-		if len(sub.stale) > 0 && !now.Before(st.fades(url)) {
-			maps.Copy(sub.todo, sub.stale)
+		if len(sub.stale) > 0 && !now.Before(st.fades(sub)) {
+			sub.todo.all(sub.stale)
 		}
 	}
 	st.planned = v.Number
-	if sub := st.subs[release.TypeRoute]; st.thawed && sub != nil {
-		st.thawed = false
-		maps.Copy(sub.todo, st.waiting)
+	if sub := st.subs[release.TypeRoute]; sub != nil && st.warming.Ended() {
+		sub.todo.all(st.waiting)
 	}
 }
 
 // fades is when a client may lose what it brought from an earlier stream and
 // what is not served any more: routes of others may still name it, and its own
 // do until it has taken new ones.
-func (st *Stream) fades(url string) time.Time {
+func (st *Stream) fades(sub *subscription) time.Time {
 	switch {
-	case view.Deciding(url):
+	case sub.Deciding:
 		return st.opened.Add(st.site.Retire)
-	case url != release.TypeCluster:
+	case sub.URL != release.TypeCluster:
 		return st.opened
-	case st.left.After(st.opened):
-		return st.left.Add(st.site.Drain)
+	case st.routes.Left().After(st.opened):
+		return st.routes.Left().Add(st.site.Drain)
 	}
 	return st.opened.Add(st.site.Drain)
 }

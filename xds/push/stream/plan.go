@@ -5,11 +5,11 @@ import (
 	"slices"
 	"time"
 
-	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
-
 	"tollgate/xds/ledger"
 	"tollgate/xds/push/flight"
+	"tollgate/xds/push/slot"
 	"tollgate/xds/push/view"
+	"tollgate/xds/push/wire"
 	"tollgate/xds/release"
 )
 
@@ -21,86 +21,125 @@ type plan struct {
 	stream    *Stream
 	view      *view.View
 	now       time.Time
-	behind    []string // clusters just sent: their endpoints follow
 	listeners []string // listeners just sent: their routes follow
-	responses []*discoveryv3.DeltaDiscoveryResponse
+	responses []*wire.Response
 }
 
 // kind adds the responses of one type.
-func (p *plan) kind(url string) {
-	if !p.view.Known(url) {
+func (p *plan) kind(kind release.Kind) {
+	if !p.view.Known(kind.URL) {
 		return
 	}
-	sub := p.stream.subs[url]
-	follow := p.followers(url)
+	if kind.URL == release.TypeRoute && len(p.listeners) > 0 {
+		p.stream.subscription(kind)
+	}
+	sub := p.stream.subs[kind.URL]
 	if sub == nil {
-		if len(follow) == 0 {
-			return
-		}
-		sub = newSubscription()
-		p.stream.subs[url] = sub
+		return
 	}
-	behind := map[string]bool{}
-	for _, name := range follow {
-		behind[name], sub.todo[name] = true, true
-		if url == release.TypeEndpoint {
-			delete(sub.held, name) // a changed cluster warms until it gets them anew
+	room := sub.room()
+	if room == 0 {
+		return // what waits goes in its newest form
+	}
+	all := p.view.All(p.stream.audience, kind.URL)
+	p.compare(sub, all, p.behind(sub, all, room), room)
+	p.try(sub, all)
+}
+
+// room is how many responses may go now.
+func (sub *subscription) room() int {
+	if sub.Withheld {
+		return max(maxWithheld-sub.flight.Len(), 0)
+	}
+	return sub.flight.Room()
+}
+
+// behind makes due what goes right behind what names it, as much as there is
+// room for, and returns what of it goes though nobody asked.
+func (p *plan) behind(sub *subscription, all map[string]*release.Resource, room int) set {
+	var behind set
+	if sub.URL == release.TypeRoute {
+		for _, name := range p.listeners {
+			behind.add(name)
 		}
 	}
-	all := p.view.All(p.stream.audience, url)
+	for len(sub.clusters) > 0 && len(behind) < room {
+		name := sub.clusters[0][0].Name
+		if sub.clusters[0] = sub.clusters[0][1:]; len(sub.clusters[0]) == 0 {
+			sub.clusters = slices.Delete(sub.clusters, 0, 1)
+		}
+		if all[name] == nil {
+			continue
+		}
+		behind.add(name)
+		if sub.slots.Get(name).There() {
+			sub.slots.Change(name).Back(slot.Prior{}) // a changed cluster warms until it gets them anew
+		}
+	}
+	sub.todo.all(behind)
+	return behind
+}
+
+// compare sends what differs from what is served, of the names that are due.
+func (p *plan) compare(sub *subscription, all map[string]*release.Resource, behind set, room int) {
 	var upserts []*release.Resource
 	var removed, settled []string
-	due, onTrial := sub.due(all), sub.trial.Waits()
-	for _, name := range due {
+	onTrial := sub.trial.Waits()
+	sub.queue = sub.due(all)
+	for len(sub.queue) > 0 && (!sub.Single || len(upserts) < room) {
+		name := sub.queue[0]
+		sub.queue = sub.queue[1:]
 		one := all[name]
-		if url == release.TypeSecret && one != nil && !p.shown(name) {
+		if sub.URL == release.TypeSecret && one != nil && !p.shown(name) {
 			one = nil
 		}
-		switch {
+		switch s := sub.slots.Get(name); {
 		case one == nil:
 			settled = append(settled, name)
 			delete(sub.refusing, name)
-			if p.absent(url, sub, name) {
+			if p.absent(sub, name) {
 				removed = append(removed, name)
 			}
-			continue
-		case !sub.wildcard && !sub.names[name] && !behind[name] && sub.held[name] == "":
-			continue
-		case sub.held[name] == one.Version:
+		case !sub.wildcard && !s.Asked && !behind.has(name) && !s.There():
+		case s.At(one.Version):
 			settled = append(settled, name)
 			delete(sub.refusing, name)
-			p.recognise(url, sub, one)
-			continue
+			p.recognise(sub, one)
 		case onTrial[name]:
-			continue
+		default:
+			delete(sub.stale, name)
+			if chosen := p.choose(sub, one); chosen != nil {
+				upserts = append(upserts, chosen)
+			} else if s.Phase == slot.Ghost {
+				sub.lost(name)
+				removed = append(removed, name)
+			}
 		}
-		delete(sub.stale, name)
-		if chosen := p.choose(url, sub, one); chosen != nil {
-			upserts = append(upserts, chosen)
-		} else if sub.held[name] == ghost {
-			sub.lost(name)
-			removed = append(removed, name)
-		}
+		sub.slots.Settle(name)
 	}
-	p.stream.account.Settled(url, settled)
-	p.send(url, sub, upserts, removed)
-	p.try(url, sub, all)
+	if len(sub.queue) == 0 {
+		sub.queue = nil
+	}
+	if len(settled) > 0 {
+		p.stream.account.Settled(sub.URL, settled)
+	}
+	p.send(sub, upserts, removed)
 }
 
 // try sends the next group that is on trial.
-func (p *plan) try(url string, sub *subscription, all map[string]*release.Resource) {
+func (p *plan) try(sub *subscription, all map[string]*release.Resource) {
 	for names := sub.trial.Next(); names != nil; names = sub.trial.Next() {
-		b := &flight.Batch{}
+		var group []*release.Resource
 		for _, name := range names {
-			if one := all[name]; one != nil && sub.held[name] != one.Version {
-				if chosen := p.choose(url, sub, one); chosen != nil {
-					b.Resources = append(b.Resources, chosen)
+			if one := all[name]; one != nil && !sub.slots.Get(name).At(one.Version) {
+				if chosen := p.choose(sub, one); chosen != nil {
+					group = append(group, chosen)
 				}
+				sub.slots.Settle(name)
 			}
 		}
-		if len(b.Resources) > 0 {
-			p.respond(url, sub, b)
-			sub.trying = b.Nonce
+		if len(group) > 0 {
+			sub.trying = p.respond(sub, group, nil)
 			return
 		}
 		sub.trial.Unanswered()
@@ -110,230 +149,206 @@ func (p *plan) try(url string, sub *subscription, all map[string]*release.Resour
 // due returns the names to compare with what is served, sorted.
 func (sub *subscription) due(all map[string]*release.Resource) []string {
 	if sub.rescan {
-		if sub.wildcard {
+		if sub.wildcard && !sub.slots.Based() {
 			for name := range all {
-				sub.todo[name] = true
+				sub.todo.add(name)
 			}
 		}
-		maps.Copy(sub.todo, sub.names)
-		for name := range sub.held {
-			sub.todo[name] = true
+		for name := range sub.slots.Own() {
+			sub.todo.add(name)
 		}
+		sub.rescan = false
+	}
+	if len(sub.todo) == 0 {
+		return sub.queue
+	}
+	for _, name := range sub.queue {
+		sub.todo.add(name)
 	}
 	names := slices.Sorted(maps.Keys(sub.todo))
-	clear(sub.todo)
-	sub.rescan = false
+	sub.todo = nil
 	return names
 }
 
 // absent decides about a name that is not served: whether to say that it is
 // gone, or that it never was.
-func (p *plan) absent(url string, sub *subscription, name string) bool {
-	st := p.stream
-	held := sub.held[name]
+func (p *plan) absent(sub *subscription, name string) bool {
+	st, s := p.stream, sub.slots.Get(name)
 	switch {
-	case held == ghost || held != "" && sub.wildcard:
-		if sub.claimed[name] && held != ghost && !p.faded(url, name) {
-			sub.stale[name] = true
+	case s.Phase == slot.Ghost || s.There() && sub.wildcard:
+		if s.Claimed && s.Phase != slot.Ghost && !p.faded(sub, name) {
+			sub.stale.add(name)
 			return false
 		}
-		sub.lost(name)
+		sub.told(name)
 		return true
-	case sub.names[name] && !sub.missing[name] && (held == "" || url == release.TypeListener):
-		sub.lost(name)
-		sub.missing[name] = true
+	case s.Asked && s.Phase != slot.Missing && (!s.There() || sub.URL == release.TypeListener):
+		sub.told(name)
 		return true
-	case url == release.TypeRoute && !sub.names[name]:
-		delete(st.sent, name)
-		delete(st.running, name)
-		delete(st.blind, name)
+	case sub.URL == release.TypeRoute && !s.Asked:
+		st.routes.Forget(name)
 	}
 	return false
 }
 
+// told notes that the client is told that there is none of a name.
+func (sub *subscription) told(name string) {
+	s := sub.slots.Change(name)
+	if s.Asked {
+		s.Told()
+	} else {
+		s.Lose()
+	}
+	delete(sub.stale, name)
+}
+
 // faded says whether nothing needs what a client brought along any more.
-func (p *plan) faded(url, name string) bool {
+func (p *plan) faded(sub *subscription, name string) bool {
 	st := p.stream
-	if p.now.Before(st.fades(url)) {
+	if p.now.Before(st.fades(sub)) {
 		return false
 	}
-	if url != release.TypeCluster {
-		return true
-	}
-	for _, configs := range []map[string]*release.Resource{st.sent, st.running} {
-		for _, one := range configs {
-			if slices.Contains(one.Refs, release.Ref{Type: release.TypeCluster, Name: name}) {
-				return false
-			}
-		}
-	}
-	return len(st.blind) == 0
+	return sub.URL != release.TypeCluster || !st.routes.MayName(name)
 }
 
 // recognise learns what a client runs from a version that it brought along.
-func (p *plan) recognise(url string, sub *subscription, one *release.Resource) {
+func (p *plan) recognise(sub *subscription, one *release.Resource) {
 	st := p.stream
-	if !sub.claimed[one.Name] {
+	if !sub.slots.Get(one.Name).Claimed {
 		return
 	}
-	delete(sub.claimed, one.Name)
-	p.secretsAgain(url)
-	switch url {
+	s := sub.slots.Change(one.Name)
+	s.Claimed = false
+	st.secretsAgain(sub.URL)
+	switch sub.URL {
 	case release.TypeCluster:
-		sub.good[one.Name] = one
+		s.Good = one
 	case release.TypeRoute:
-		st.sent[one.Name], st.running[one.Name] = one, one
-		delete(st.blind, one.Name)
+		st.routes.Recognised(one)
 	}
-}
-
-// followers are the resources that go right behind what names them, without
-// waiting to be asked.
-func (p *plan) followers(url string) []string {
-	switch url {
-	case release.TypeEndpoint:
-		return p.behind
-	case release.TypeRoute:
-		return p.listeners
-	}
-	return nil
 }
 
 // choose returns the form of a resource that the client should be sent now,
 // or nil.
-func (p *plan) choose(url string, sub *subscription, one *release.Resource) *release.Resource {
-	st := p.stream
-	if why, parked := sub.parked[one.Name]; parked {
-		delete(sub.parked, one.Name)
-		st.record.Add(url, one.Name, one.Version, why)
+func (p *plan) choose(sub *subscription, one *release.Resource) *release.Resource {
+	st, s := p.stream, sub.slots.Get(one.Name)
+	if s.Parked {
+		st.record.Add(sub.URL, one.Name, one.Version, s.Words)
+		change := sub.slots.Change(one.Name)
+		change.Parked, change.Words = false, ""
 	}
-	if why, refused := st.record.Has(url, one.Name, one.Version); refused {
-		sub.refusing[one.Name] = true
-		st.account.Refused(url, why, []ledger.Refusal{refusalOf(one)})
-		good := sub.revert[one.Name]
-		delete(sub.revert, one.Name)
-		return good
+	if why, refused := st.record.Has(sub.URL, one.Name, one.Version); refused {
+		sub.refusing.add(one.Name)
+		st.account.Refused(sub.URL, why, []ledger.Refusal{refusalOf(one)})
+		if s.Revert != nil {
+			sub.slots.Change(one.Name).Revert = nil
+		}
+		return s.Revert
 	}
-	if url != release.TypeRoute {
+	if sub.URL != release.TypeRoute {
 		return one
 	}
 	delete(st.waiting, one.Name)
-	warming := p.warming(one)
+	warming := st.warming.Of(one)
 	if len(warming) == 0 {
 		return one
 	}
-	st.waiting[one.Name] = true
-	held := st.site.Interims.Of(st.sent[one.Name], one, warming)
-	if held == nil || sub.held[one.Name] == held.Version {
+	st.waiting.add(one.Name)
+	held := st.site.Interims.Of(st.routes.Last(one.Name), one, warming)
+	if held == nil || s.At(held.Version) {
 		return nil
 	}
-	if _, refused := st.record.Has(url, held.Name, held.Version); refused {
+	if _, refused := st.record.Has(sub.URL, held.Name, held.Version); refused {
 		return nil
 	}
 	return held
 }
 
-// warming are the clusters that a route configuration must wait for, sorted.
-func (p *plan) warming(one *release.Resource) []string {
-	if len(p.stream.warming) == 0 {
-		return nil
-	}
-	var names []string
-	for _, ref := range one.Refs {
-		if _, waits := p.stream.warming[ref.Name]; waits && ref.Type == release.TypeCluster {
-			names = append(names, ref.Name)
-		}
-	}
-	slices.Sort(names)
-	return names
-}
-
 // send adds responses: one resource each where Envoy would apply an
 // unpredictable part of a refused batch, few large ones elsewhere.
-func (p *plan) send(url string, sub *subscription, upserts []*release.Resource, removed []string) {
-	probe := sub.probe && sub.flight.Len() > 0 && url != release.TypeCluster
+func (p *plan) send(sub *subscription, upserts []*release.Resource, removed []string) {
+	probe := sub.probe && sub.flight.Len() > 0 && !sub.Withheld
 	sub.probe = false
 	if len(upserts) == 0 && len(removed) == 0 {
 		if probe || sub.wildcard && !sub.answered {
 			sub.answered = true
-			p.respond(url, sub, &flight.Batch{})
+			p.respond(sub, nil, nil)
 		}
 		return
 	}
 	sub.answered = true
-	single := url == release.TypeRoute || url == release.TypeEndpoint || url == release.TypeSecret || url == release.TypeRateLimit
-	b, size := &flight.Batch{Removed: removed}, 0
-	for _, one := range upserts {
-		if single {
-			p.respond(url, sub, &flight.Batch{Resources: []*release.Resource{one}})
-			continue
+	if sub.Single {
+		for i := range upserts {
+			p.respond(sub, upserts[i:i+1:i+1], nil)
 		}
-		if size+len(one.Body.GetValue()) > maxBatch && len(b.Resources) > 0 {
-			p.respond(url, sub, b)
-			b, size = &flight.Batch{}, 0
+		upserts = nil
+	}
+	from, size := 0, 0
+	for i, one := range upserts {
+		if size+len(one.Body.GetValue()) > maxBatch && i > from {
+			p.respond(sub, upserts[from:i:i], removed)
+			from, size, removed = i, 0, nil
 		}
-		b.Resources = append(b.Resources, one)
 		size += len(one.Body.GetValue())
 	}
-	if len(b.Resources) > 0 || len(b.Removed) > 0 {
-		p.respond(url, sub, b)
+	if len(upserts) > from || len(removed) > 0 {
+		p.respond(sub, upserts[from:], removed)
 	}
 }
 
-func (p *plan) respond(url string, sub *subscription, b *flight.Batch) {
+// respond adds a response and returns its nonce.
+func (p *plan) respond(sub *subscription, resources []*release.Resource, removed []string) string {
 	st := p.stream
-	b.Nonce, b.Before = st.nextNonce(), map[string]string{}
-	response := &discoveryv3.DeltaDiscoveryResponse{TypeUrl: url, Nonce: b.Nonce, RemovedResources: b.Removed}
-	p.secretsAgain(url)
-	names := make([]string, 0, len(b.Resources))
-	for _, one := range b.Resources {
-		old, had := sub.held[one.Name]
-		if had {
-			b.Before[one.Name] = old
-		}
-		sub.held[one.Name] = one.Version
-		delete(sub.missing, one.Name)
-		delete(sub.claimed, one.Name)
-		delete(sub.revert, one.Name)
-		if sub.good[one.Name] != one || one == p.view.Get(st.audience, url, one.Name) {
+	frame := st.site.Frames.Of(sub.URL, resources, removed)
+	b := &flight.Batch{Nonce: st.nextNonce(), Resources: frame.Resources, Removed: removed}
+	st.secretsAgain(sub.URL)
+	var names []string
+	follow := false
+	for i, one := range b.Resources {
+		s := sub.slots.Change(one.Name)
+		had := s.There()
+		if s.Good != one || one == p.view.Get(st.audience, sub.URL, one.Name) {
 			names = append(names, one.Name) // what is taken back stays refused
 			delete(sub.refusing, one.Name)
 		}
-		response.Resources = append(response.Resources, &discoveryv3.Resource{Name: one.Name, Version: one.Version, Resource: one.Body})
-		response.SystemVersionInfo = one.Version
-		switch url {
+		b.Note(i, s.Sent(one.Version))
+		switch sub.URL {
 		case release.TypeCluster:
-			p.cluster(one, had || sub.runs[one.Name])
+			follow = p.cluster(one, had || s.Runs) || follow
 		case release.TypeListener:
 			// Who has the listener has its routes, or is about to say so.
 			if !had && p.view.Get(st.audience, release.TypeRoute, one.Name) != nil {
 				p.listeners = append(p.listeners, one.Name)
 			}
 		case release.TypeRoute:
-			st.sent[one.Name] = one
+			st.routes.Sent(one)
 		}
+		sub.slots.Settle(one.Name)
+	}
+	if follow {
+		kind, _ := release.KindOf(release.TypeEndpoint)
+		eds := st.subscription(kind)
+		eds.clusters = append(eds.clusters, b.Resources)
 	}
 	sub.flight.Add(b, p.now)
-	p.responses = append(p.responses, response)
-	st.site.Metrics.Responses.WithLabelValues(url).Inc()
-	st.account.Settled(url, names)
+	p.responses = append(p.responses, frame.With(b.Nonce))
+	st.site.Metrics.Responses.WithLabelValues(sub.URL).Inc()
+	if len(names) > 0 {
+		st.account.Settled(sub.URL, names)
+	}
+	return b.Nonce
 }
 
-// cluster notes that a cluster is on its way: its endpoints follow, and routes
-// to one that is new wait for it.
-func (p *plan) cluster(one *release.Resource, known bool) {
-	if p.view.Get(p.stream.audience, release.TypeEndpoint, one.Name) != nil {
-		p.behind = append(p.behind, one.Name)
-	}
+// cluster notes that a cluster is on its way: routes to one that is new wait for
+// it. It returns whether endpoints follow.
+func (p *plan) cluster(one *release.Resource, known bool) bool {
 	// An Envoy that reconnects while something warms brings no versions of
 	// clusters, but asks for the endpoints of those it has.
-	if eds := p.stream.subs[release.TypeEndpoint]; eds != nil && eds.names[one.Name] {
+	if eds := p.stream.subs[release.TypeEndpoint]; eds != nil && eds.slots.Get(one.Name).Asked {
 		known = true
 	}
 	if !known {
-		if len(p.stream.warming) == 0 {
-			p.stream.longest = p.now
-		}
-		p.stream.warming[one.Name] = p.now
+		p.stream.warming.Sent(one.Name, p.now)
 	}
+	return p.view.Get(p.stream.audience, release.TypeEndpoint, one.Name) != nil
 }

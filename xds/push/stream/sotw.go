@@ -49,7 +49,8 @@ func (w *Whole) Request(ctx context.Context, r *discoveryv3.DiscoveryRequest) er
 	if err := st.meet(ctx, r.GetNode()); err != nil {
 		return err
 	}
-	if !view.Served(r.GetTypeUrl()) {
+	kind, served := release.KindOf(r.GetTypeUrl())
+	if !served {
 		return nil // nothing of it is served
 	}
 	if err := st.may(r.GetTypeUrl()); err != nil {
@@ -66,7 +67,7 @@ func (w *Whole) Request(ctx context.Context, r *discoveryv3.DiscoveryRequest) er
 	names := slices.Clone(r.GetResourceNames())
 	slices.Sort(names)
 	if !known || len(names) > 0 {
-		t.wildcard = len(names) == 0 && view.Listed(r.GetTypeUrl())
+		t.wildcard = len(names) == 0 && kind.Listed
 	}
 	if slices.Contains(names, "*") {
 		t.wildcard = true
@@ -97,20 +98,22 @@ func (w *Whole) Request(ctx context.Context, r *discoveryv3.DiscoveryRequest) er
 }
 
 // Next returns what to send now.
-func (w *Whole) Next(v *view.View, now time.Time) []*discoveryv3.DiscoveryResponse {
+func (w *Whole) Next(now time.Time) []*discoveryv3.DiscoveryResponse {
 	st := w.stream
 	st.mu.Lock()
 	defer st.mu.Unlock()
+	v := st.site.Current()
 	if st.id == "" || v.Number == 0 {
 		return nil
 	}
 	var responses []*discoveryv3.DiscoveryResponse
-	for _, url := range view.Kinds() {
+	for _, kind := range release.Kinds() {
+		url := kind.URL
 		t := w.types[url]
 		if t == nil || !v.Known(url) {
 			continue
 		}
-		response, content := w.compose(url, t, v)
+		response, content := w.compose(kind, t, v)
 		if response == nil {
 			continue
 		}
@@ -137,8 +140,8 @@ func (w *Whole) Next(v *view.View, now time.Time) []*discoveryv3.DiscoveryRespon
 }
 
 // compose makes the response that says all there is of a type, or nil.
-func (w *Whole) compose(url string, t *wholeType, v *view.View) (*discoveryv3.DiscoveryResponse, []ledger.Refusal) {
-	names := t.names
+func (w *Whole) compose(kind release.Kind, t *wholeType, v *view.View) (*discoveryv3.DiscoveryResponse, []ledger.Refusal) {
+	url, names := kind.URL, t.names
 	if t.wildcard {
 		names = slices.Sorted(maps.Keys(v.All(w.stream.audience, url)))
 	}
@@ -153,8 +156,7 @@ func (w *Whole) compose(url string, t *wholeType, v *view.View) (*discoveryv3.Di
 		_, _ = hash.WriteString(one.Name + "\n" + one.Version + "\n") // a hash takes everything
 		response.Resources = append(response.Resources, &anypb.Any{TypeUrl: one.Body.GetTypeUrl(), Value: one.Body.GetValue()})
 	}
-	complete := url == release.TypeListener || url == release.TypeCluster // absence means removal
-	if len(content) == 0 && !complete {
+	if len(content) == 0 && !kind.Complete {
 		return nil, nil
 	}
 	sum := hash.Sum128().Bytes()

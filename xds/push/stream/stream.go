@@ -16,8 +16,11 @@ import (
 	"tollgate/xds/push/flight"
 	"tollgate/xds/push/refusals"
 	"tollgate/xds/push/routes"
+	"tollgate/xds/push/slot"
 	"tollgate/xds/push/trial"
 	"tollgate/xds/push/view"
+	"tollgate/xds/push/warming"
+	"tollgate/xds/push/wire"
 	"tollgate/xds/release"
 )
 
@@ -31,6 +34,8 @@ type Site struct {
 	Drain   time.Duration // how long a cluster stays after the last route left it
 	Retire  time.Duration // how long a policy or rule set does
 	Metrics Metrics
+	Current func() *view.View // what is served now; it never goes back
+	Frames  wire.Frames
 	// Interims are the forms in which route configurations wait.
 	Interims routes.Interims
 	Left     refusals.Archive // what clients refused that left and may carry on
@@ -58,68 +63,81 @@ type Stream struct {
 	audience release.Audience
 	subs     map[string]*subscription
 	nonce    uint64
-	planned  uint64                       // the view that was last compared
-	warming  map[string]time.Time         // clusters new to this client → when they were sent
-	longest  time.Time                    // no cluster is warming since before
-	waiting  map[string]bool              // route configurations that wait for some of them
-	thawed   bool                         // some of them need not be waited for any more
-	sent     map[string]*release.Resource // route configurations: the last sent
-	running  map[string]*release.Resource // route configurations: the last taken
-	left     time.Time                    // when routes were last taken
-	blind    map[string]bool              // route configurations that it runs and whose content is not known here
+	planned  uint64           // the view that was last compared
+	warming  warming.Clusters // that are new to this client
+	routes   routes.Account
+	waiting  set // route configurations that wait for some of these clusters
+}
+
+// set is of names; a nil one is empty, and adding makes it.
+type set map[string]struct{}
+
+func (s *set) add(name string) {
+	if *s == nil {
+		*s = set{}
+	}
+	(*s)[name] = struct{}{}
+}
+
+func (s *set) all(names set) {
+	for name := range names {
+		s.add(name)
+	}
+}
+
+func (s set) has(name string) bool {
+	_, found := s[name]
+	return found
 }
 
 // subscription is what a client wants and has of one type.
 type subscription struct {
+	release.Kind
 	met      bool // a request came, so that the next is no first one
 	wildcard bool
 	answered bool
-	names    map[string]bool
-	held     map[string]string            // name → version that it has, or was sent
-	claimed  map[string]bool              // it says that it has it; not compared yet
-	stale    map[string]bool              // it came with it, and it is not served any more
-	missing  map[string]bool              // asked for, and told that it is not there
-	good     map[string]*release.Resource // clusters: the last taken
-	runs     map[string]bool              // clusters: some version was taken, so routes need not wait
-	revert   map[string]*release.Resource // clusters: taken back because the next was refused
+	asked    int // names
+	slots    slot.Table
+	stale    set // it came with it, and it is not served any more
+	refusing set // what is in force and was refused
 
-	flight   flight.Flight     // responses without an answer
-	probe    bool              // an empty response is to show whether what went unasked was taken
-	trial    trial.Trial       // of what was refused together
-	trying   string            // the nonce of the group on trial
-	parked   map[string]string // on trial and given up, with the words of the refusal
-	refusing map[string]bool   // what is in force and was refused
-	late     bool              // an answer is overdue, and that was said
-	reached  uint64            // the view of which it has all
+	flight  flight.Flight // responses without an answer
+	probe   bool          // an empty response is to show whether what went unasked was taken
+	trial   trial.Trial   // of what was refused together
+	trying  string        // the nonce of the group on trial
+	late    bool          // an answer is overdue, and that was said
+	reached uint64        // the view of which it has all
+	owed    time.Time     // since when it owes an answer, as the account knows it
 
-	todo   map[string]bool // names to compare with the view
-	rescan bool            // compare all of them
+	todo  set      // names to compare with the view
+	queue []string // of which these wait for their turn, sorted
+	// clusters were sent, and their endpoints, if this is their type, follow.
+	clusters [][]*release.Resource
+	rescan   bool // compare all of them
 }
 
 // New returns the stream of a client of which nothing is known yet.
 func New(site *Site) *Stream {
 	return &Stream{
-		site: site, Wakeup: make(chan struct{}, 1), opened: time.Now(), audience: release.Edge,
-		subs: map[string]*subscription{}, warming: map[string]time.Time{}, waiting: map[string]bool{},
-		sent: map[string]*release.Resource{}, running: map[string]*release.Resource{}, blind: map[string]bool{},
+		site: site, Wakeup: make(chan struct{}, 1), opened: time.Now(), audience: release.Edge, subs: map[string]*subscription{},
 	}
 }
 
-func newSubscription() *subscription {
-	return &subscription{
-		names: map[string]bool{}, held: map[string]string{}, claimed: map[string]bool{}, stale: map[string]bool{},
-		missing: map[string]bool{}, parked: map[string]string{}, refusing: map[string]bool{},
-		good: map[string]*release.Resource{}, runs: map[string]bool{}, revert: map[string]*release.Resource{}, todo: map[string]bool{},
+// subscription returns what the client wants and has of a type that is served.
+func (st *Stream) subscription(kind release.Kind) *subscription {
+	sub := st.subs[kind.URL]
+	if sub == nil {
+		sub = &subscription{Kind: kind}
+		st.subs[kind.URL] = sub
 	}
+	return sub
 }
 
 // lost forgets what the client has of a name.
 func (sub *subscription) lost(name string) {
-	delete(sub.held, name)
-	delete(sub.claimed, name)
+	sub.slots.Change(name).Lose()
+	sub.slots.Settle(name)
 	delete(sub.stale, name)
-	delete(sub.runs, name)
-	delete(sub.good, name)
 }
 
 // Wake makes it look again.
@@ -141,8 +159,8 @@ func (st *Stream) Node() string {
 func (st *Stream) Decides() bool {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	for url := range st.subs {
-		if view.Deciding(url) {
+	for _, sub := range st.subs {
+		if sub.Deciding {
 			return true
 		}
 	}
@@ -157,8 +175,8 @@ func (st *Stream) Settled(v *view.View) bool {
 	if st.mute {
 		return true
 	}
-	for url, sub := range st.subs {
-		if view.Deciding(url) && (sub.flight.Len() > 0 || !sub.trial.Over()) {
+	for _, sub := range st.subs {
+		if sub.Deciding && (sub.flight.Len() > 0 || len(sub.queue)+len(sub.todo) > 0 || !sub.trial.Over()) {
 			return false
 		}
 	}
@@ -178,12 +196,7 @@ func (st *Stream) Silence() {
 func (st *Stream) Uses(versions map[string]*release.Resource) bool {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	for _, configs := range []map[string]*release.Resource{st.sent, st.running} {
-		for _, one := range configs {
-			versions[one.Version] = one
-		}
-	}
-	return len(st.blind) == 0
+	return st.routes.Uses(versions)
 }
 
 // Again forgets what the client refused and sends it once more, with all that
@@ -192,12 +205,16 @@ func (st *Stream) Again() {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	st.record.Forget()
-	for url, sub := range st.subs {
-		if url != release.TypeCluster {
-			st.dropped(url, sub, sub.flight.Trim(0), nil)
+	for _, sub := range st.subs {
+		if !sub.Withheld {
+			st.dropped(sub, sub.flight.Trim(0), nil)
 		}
 		sub.trial, sub.trying, sub.rescan = trial.Trial{}, "", true
-		clear(sub.parked)
+		for name := range sub.slots.Own() {
+			s := sub.slots.Change(name)
+			s.Parked, s.Words = false, ""
+			sub.slots.Settle(name)
+		}
 	}
 	st.Wake()
 }
@@ -236,7 +253,7 @@ func (st *Stream) Inherit(client string) {
 	earlier := st.site.Left.Take(client, time.Now())
 	for url, sub := range st.subs {
 		for _, name := range earlier.Doubts(url) {
-			sub.held[name], sub.claimed[name], sub.todo[name] = doubtful, true, true
+			sub.doubt(name)
 		}
 	}
 	st.Wake()
@@ -253,7 +270,7 @@ func (st *Stream) carryOn() {
 		st.record = st.site.Left.Take(st.remembered(), time.Now())
 	}
 	for url, sub := range st.subs {
-		sub.doubt(st.record.Doubts(url))
+		sub.doubtful(st.record.Doubts(url))
 	}
 }
 

@@ -47,43 +47,14 @@ func New() *View {
 	return &View{resources: map[Section]*set{}, Retiring: map[Key]bool{}}
 }
 
-// kinds are the types in the order in which they are sent: who is named comes
-// before who names it.
-var kinds = [...]string{ //nolint:gochecknoglobals // a constant; Go has no constant arrays
-	release.TypeRuntime, release.TypeIdentity, release.TypePolicy, release.TypeRuleSet, release.TypeRateLimit,
-	release.TypeCluster, release.TypeEndpoint, release.TypeSecret, release.TypeListener, release.TypeRoute,
-}
-
-// Kinds are the types that are served, in the order in which they are sent: who
-// is named comes before who names it.
-func Kinds() [len(kinds)]string { return kinds }
-
-// Served says whether a type is one of Kinds.
-func Served(url string) bool { return slices.Contains(kinds[:], url) }
-
-// Deciding says whether a type goes to the servers that decide.
+// Deciding picks the types of the servers that decide.
 func Deciding(url string) bool {
-	switch url {
-	case release.TypeIdentity, release.TypePolicy, release.TypeRuleSet, release.TypeRateLimit:
-		return true
-	}
-	return false
+	kind, _ := release.KindOf(url)
+	return kind.Deciding
 }
 
 // Everything picks every type.
 func Everything(string) bool { return true }
-
-// Listed says whether a request that names nothing asks for all there is. An
-// Envoy that lost its last listener asks so for routes and wants none.
-func Listed(url string) bool {
-	return url == release.TypeCluster || url == release.TypeListener || Deciding(url)
-}
-
-// Lasting says whether a vanished resource of a type stays until no route
-// names it. Envoy ignores the removal of the others.
-func Lasting(url string) bool {
-	return url == release.TypeCluster || url == release.TypeEndpoint || url == release.TypePolicy || url == release.TypeRuleSet
-}
 
 // Known says whether what there is of a type is all there is.
 func (v *View) Known(url string) bool { return v.Full || Deciding(url) }
@@ -110,12 +81,12 @@ func (v *View) With(r *release.Release, pick func(url string) bool) *View {
 	}
 	changed := map[Section][]string{}
 	for _, audience := range []release.Audience{release.Edge, release.GRPC} {
-		for _, url := range kinds {
-			if !pick(url) {
+		for _, kind := range release.Kinds() {
+			s := Section{audience, kind.URL}
+			if !pick(s.URL) {
 				continue
 			}
-			s := Section{audience, url}
-			if names := next.merge(s, r); len(names) > 0 {
+			if names := next.merge(s, r, kind.Lasting); len(names) > 0 {
 				changed[s] = names
 			}
 		}
@@ -130,7 +101,7 @@ func (v *View) With(r *release.Release, pick func(url string) bool) *View {
 }
 
 // merge moves one Section to a release and returns the names that changed.
-func (v *View) merge(s Section, r *release.Release) []string {
+func (v *View) merge(s Section, r *release.Release, lasting bool) []string {
 	held := v.All(s.Audience, s.URL)
 	var fresh []*release.Resource
 	var changed []string
@@ -145,7 +116,7 @@ func (v *View) merge(s Section, r *release.Release) []string {
 		if r.Get(s.Audience, s.URL, name) != nil {
 			continue
 		}
-		if Lasting(s.URL) {
+		if lasting {
 			v.Retiring[Key{s, name}] = true
 			continue
 		}
