@@ -91,7 +91,9 @@ func (u *Upstream) Start(t TB) {
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.server = &http.Server{Handler: http.HandlerFunc(u.serve), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 5 * time.Minute, MaxHeaderBytes: 1 << 20, ErrorLog: log.New(io.Discard, "", 0)}
+	// A proxy opens connections to spare: whoever gives those up before the proxy
+	// does, meets its next request.
+	u.server = &http.Server{Handler: http.HandlerFunc(u.serve), ReadHeaderTimeout: 5 * time.Minute, IdleTimeout: 5 * time.Minute, MaxHeaderBytes: 1 << 20, ErrorLog: log.New(io.Discard, "", 0)}
 	u.done = make(chan struct{})
 	go func(server *http.Server, done chan struct{}) {
 		defer close(done)

@@ -24,7 +24,9 @@ func NewServer(l net.Listener, router *Router, grace time.Duration, log *slog.Lo
 	protocols.SetUnencryptedHTTP2(true)
 	return &Server{listener: l, router: router, grace: grace, server: &http.Server{
 		Handler: router, Protocols: protocols,
-		ReadHeaderTimeout: 30 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: 15 * time.Second,
+		// Counted from the start of a connection for its first request, and a proxy
+		// has some to spare for 30 s.
+		ReadHeaderTimeout: time.Minute, ReadTimeout: time.Minute, WriteTimeout: 15 * time.Second,
 		// Longer than a proxy keeps idle connections: the side that closes
 		// must be the one that knows no request is on its way.
 		IdleTimeout:    2 * time.Hour,
