@@ -52,7 +52,7 @@ func runEnvoy(cmd *cobra.Command, _ []string) error {
 	if err := s.PlainAdmin(); err != nil {
 		return err
 	}
-	hangup := daemon.CatchHangup() // what it reads, it watches
+	hangup := daemon.CatchHangup() // what it reads itself, it watches
 	told := cmd.Context()
 	adminListener, err := daemon.Listen(told, s.Admin(), "--"+settings.AdminAddress)
 	if err != nil {
@@ -88,7 +88,7 @@ func runEnvoy(cmd *cobra.Command, _ []string) error {
 		}
 		return say(cmd, s, proxy, adminListener.Addr().String())
 	})
-	return daemon.Run(alive, proxy, relay, who, admin, stop, announce, hangup.Runner(log))
+	return daemon.Run(alive, proxy, relay, who, admin, stop, announce, hangup.Runner(log, proxy.Reload))
 }
 
 func say(cmd *cobra.Command, s settings.Settings, proxy *envoy.Supervisor, admin string) error {

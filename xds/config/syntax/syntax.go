@@ -275,7 +275,7 @@ type Defaults struct {
 // AccessLog is Envoy's log of requests.
 type AccessLog struct {
 	Block
-	// Path of the log. Default: standard error.
+	// Path of a file that Envoy writes itself: every request, denials too, some 600 bytes each, so as fast as they are asked; rotate it by size and send SIGHUP, which opens it again. Default: standard error of the supervisor, where floods of denials are sampled.
 	Path Text `yaml:"path"`
 }
 
