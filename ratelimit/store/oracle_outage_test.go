@@ -24,6 +24,10 @@ type shared struct {
 	away    atomic.Bool
 	late    atomic.Int64 // nanoseconds, of the next answer
 	lost    atomic.Bool  // the next answer never comes
+	refuses atomic.Bool  // requests and debts, with an answer
+
+	mu       sync.Mutex
+	limiters int // that live; 0 is 1
 }
 
 // Settle books debts, then decides, then maybe answers.
@@ -31,6 +35,11 @@ func (s *shared) Settle(_ context.Context, trip store.Trip) (store.Settled, erro
 	if s.away.Load() {
 		return store.Settled{}, errDown
 	}
+	if s.refuses.Load() {
+		time.Sleep(time.Duration(s.late.Swap(0)))
+		return store.Settled{}, errDown
+	}
+	s.mu.Lock()
 	at, lost := time.Now(), s.lost.Swap(false)
 	settled := store.Settled{Now: at.UnixMicro(), Counters: map[string]store.Remembered{}}
 	keep := func(key, rule string, rate engine.Rate) {
@@ -47,6 +56,7 @@ func (s *shared) Settle(_ context.Context, trip store.Trip) (store.Settled, erro
 			keep(c.Key, c.Rule, c.Rate)
 		}
 	}
+	s.mu.Unlock()
 	time.Sleep(time.Duration(s.late.Swap(0)))
 	if lost {
 		return store.Settled{}, errDown
@@ -65,12 +75,12 @@ func (s *shared) state(key string, at time.Time) engine.State {
 	return engine.State{Mark: at.UnixNano() + owed.Num().Int64()}
 }
 
-// Beat is one limiter's.
+// Beat is that of a limiter.
 func (s *shared) Beat(context.Context) (int, error) {
 	if s.away.Load() {
 		return 0, errDown
 	}
-	return 1, nil
+	return max(s.limiters, 1), nil
 }
 
 // drawEven is limits whose requests cost whole microseconds, in which debts are

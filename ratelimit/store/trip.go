@@ -89,9 +89,14 @@ func (l *ledger) restore(debts []Debt) {
 		if d.Hits < 0 {
 			continue
 		}
-		if newer, known := l.debts[d.Key]; known && newer.Mark == d.Mark {
+		switch newer, known := l.debts[d.Key]; {
+		case !known:
+		case d.Rate.Algorithm == engine.GCRA:
+			d.Mark = max(newer.Mark, d.Mark+max(newer.Hits, 0)*int64(d.Rate.Interval)/1000)
 			d.Hits += newer.Hits
-		} else if known && newer.Mark > d.Mark {
+		case newer.Mark == d.Mark:
+			d.Hits += newer.Hits
+		case newer.Mark > d.Mark:
 			d = newer
 		}
 		l.debts[d.Key] = d
@@ -136,6 +141,8 @@ func (l *ledger) with(key string, r Remembered, now int64) engine.State {
 		}
 	case d.Mark == s.Mark:
 		s.Used = uint64(max(int64(s.Used)+d.Hits, 0))
+	case d.Mark > s.Mark: // a window that began after the shared store had looked
+		s = engine.State{Mark: d.Mark, Used: uint64(max(d.Hits, 0))}
 	}
 	return s
 }
