@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
@@ -22,7 +23,12 @@ func registryTokenVerb() *cobra.Command {
 			if s.Text("service") == "" {
 				return settings.Usagef("name the service with --service: the name that `discovery.registry` has in the gateway file")
 			}
-			secret, err := discovery.LoadOrCreateSecret(filepath.Join(s.Text(settings.DataDir), "registry.token"))
+			dir := s.Text(settings.DataDir)
+			path := filepath.Join(dir, "registry.token")
+			if _, err := os.Stat(path); err != nil { // one that is made now opens nothing
+				return fmt.Errorf("--%s %s is no control plane's that has ever started (%w): name the folder of the control planes", settings.DataDir, dir, err)
+			}
+			secret, err := discovery.LoadOrCreateSecret(path)
 			if err != nil {
 				return err
 			}

@@ -21,7 +21,10 @@ func TestNoCAInAMistypedFolder(t *testing.T) {
 	}
 	mistyped := filepath.Join(folder, "plan")
 	for _, args := range [][]string{
-		{"ca", "rotate", "--data-dir", mistyped}, {"members", "remove", "edge/edge-1", "--data-dir", mistyped}, {"members", "list", "--data-dir", mistyped},
+		{"ca", "rotate", "--data-dir", mistyped},
+		{"members", "remove", "edge/edge-1", "--data-dir", mistyped},
+		{"members", "list", "--data-dir", mistyped},
+		{"registry-token", "--service", "order", "--data-dir", mistyped},
 	} {
 		code, out, errs := tollgate(t, args...)
 		if code != exitFailed || out != "" || !strings.Contains(errs, "--data-dir "+mistyped) || !strings.Contains(errs, "name the folder of the control planes") {
