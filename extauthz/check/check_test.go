@@ -14,10 +14,12 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 
+	authzv1 "tollgate/api/authz/v1"
 	"tollgate/api/contract"
 	"tollgate/extauthz/check"
 	"tollgate/extauthz/policy"
 	"tollgate/internal/envelope"
+	"tollgate/internal/oneview"
 )
 
 // closed fails unless a response, as its bytes, is one that Envoy cannot take
@@ -307,6 +309,56 @@ func TestGRPCClientsReadTheMessage(t *testing.T) {
 	if body := response.GetDeniedResponse().GetBody(); body != "missing_credential: A credential is required" {
 		t.Errorf("%q", body)
 	}
+}
+
+// FuzzRequest varies what a client may, where FuzzCheck varies the wire.
+func FuzzRequest(f *testing.F) {
+	const looking = `"mode" in request.query && request.query["mode"] == "admin" || "x-mode" in request.headers && request.segments.exists(s, s == "a b")`
+	g := newGate(f, discard{}, &authzv1.Policy{
+		Name: "view@1", Route: "view", Audiences: []string{"orders"},
+		Rules:       []*authzv1.Rule{{Id: "deny", Condition: &authzv1.Rule_Deny{Deny: looking}}, {Id: "allow", Condition: &authzv1.Rule_Allow{Allow: "true"}}},
+		Credentials: &authzv1.Credentials{Mode: authzv1.Credentials_ANY_OF, Credentials: []*authzv1.Credential{{Kind: &authzv1.Credential_ApiKey{ApiKey: &authzv1.ApiKey{}}}}},
+	})
+	bearer := "Bearer " + g.token(f, nil)
+	f.Add("orders@1", "GET", "/a%20b", "x-api-key", "k", "accept", "a", true)
+	f.Add("view@1", "GET", "/x?mode=user&%6dode=admin", "x-mode", "a", "X-Mode", "b", true)
+	f.Add("view@1", "GET", "/x/a%20b?mode[]=admin", "x-mode", "caf\xc3\xa9", "authorization", "Basic x", true)
+	f.Add("ruled@1", "POST", "/", "authorization", bearer[:len(bearer)-8]+"AAAAAAAA", "content-type", "application/grpc", false)
+	f.Add("both@1", "HEAD", "/", "authorization", "bearer  x.y.z", "x-request-id", "\x1b[2J", true)
+	f.Add("public@1", "get", "*", "host", "other.test", ":authority", "a b", false)
+	f.Fuzz(func(t *testing.T, policy, method, path, name, value, other, second string, known bool) {
+		headers := []string{name, value, other, second}
+		if known {
+			headers = append(headers, "x-api-key", g.key)
+		}
+		response, err := g.Check(t.Context(), request(policy, method, path, headers...))
+		if err != nil {
+			t.Fatal(err)
+		}
+		closed(t, response)
+		if response.GetOkResponse() == nil {
+			return
+		}
+		if !known && policy != "public@1" {
+			t.Errorf("admitted without a credential: %q", headers)
+		}
+		target, err := oneview.Parse(path)
+		if err != nil {
+			t.Errorf("admitted %q: %v", path, err)
+		}
+		modes := 0
+		for _, p := range target.Parameters {
+			if oneview.Alias(p.Name, "mode") {
+				modes++
+				if p.Value == "admin" {
+					modes++ // once is too much
+				}
+			}
+		}
+		if policy == "view@1" && (modes > 1 || strings.EqualFold(name, "x-mode") && strings.EqualFold(other, "x-mode")) {
+			t.Errorf("admitted %q %q, which the rule denies, or which can be read in two ways", path, headers)
+		}
+	})
 }
 
 func FuzzCheck(f *testing.F) {
