@@ -52,6 +52,13 @@ func TestAdminIsForThoseWhoMayAsk(t *testing.T) {
 		{"our own page", "GET", "/open", "localhost:9900", "http://localhost:9900", "", 200},
 		{"open", "GET", "/open", "", "", "", 200},
 		{"ready", "GET", "/readyz", "", "", "", 200},
+		{"a profile", "GET", "/debug/pprof/heap", "", "", "Bearer secret", 200},
+		{"profiles", "GET", "/debug/pprof/", "", "", "Bearer secret", 200},
+		{"a profile, no token", "GET", "/debug/pprof/heap", "", "", "", 401},
+		{"profiles, no token", "GET", "/debug/pprof/", "", "", "", 401},
+		{"a long profile, wrong token", "GET", "/debug/pprof/profile?seconds=30", "", "", "Bearer secreT", 401},
+		{"a trace, rebound", "GET", "/debug/pprof/trace", "evil.example", "", "Bearer secret", 421},
+		{"the command line, a page", "GET", "/debug/pprof/cmdline", "", "https://evil.example", "Bearer secret", 403},
 		{"its own credentials", "PUT", "/v1/own", "xds-1:9900", "", "", 200},
 	} {
 		r, err := http.NewRequestWithContext(t.Context(), c.method, "http://"+l.Addr().String()+c.path, http.NoBody)
