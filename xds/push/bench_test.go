@@ -27,7 +27,7 @@ func BenchmarkOneChange(b *testing.B) {
 			}
 			for i := range proxies {
 				c := s.connect(b, fmt.Sprintf("p%d", i))
-				c.next(release.TypeRuntime)
+				c.ack(c.next(release.TypeRuntime))
 				c.resume(release.TypeCluster, held)
 				clients = append(clients, c)
 			}
@@ -55,7 +55,7 @@ func BenchmarkColdStart(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		c := s.connect(b, "p")
-		c.next(release.TypeRuntime)
+		c.ack(c.next(release.TypeRuntime))
 		c.subscribe(release.TypeCluster)
 		cds := c.next(release.TypeCluster)
 		for range 10_000 {
