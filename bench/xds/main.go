@@ -109,7 +109,7 @@ func measure(ctx context.Context, kind string, s shape, out io.Writer) (err erro
 	}
 	slices.Sort(took)
 	slices.Sort(cpu)
-	fmt.Fprintf(out, "%-9s %13.0f %13.0f %13.1f %13.1f %13.1f %13.1f %13d\n", kind, synced.Seconds()*1e3, after.cpu-before.cpu,
+	fmt.Fprintf(out, "%-9s %13.0f %13.0f %13.1f %13.1f %13.1f %13.1f %13d\n", kind, synced.Seconds()*1e3, after.until-before.from,
 		(after.rss-before.rss)/float64(s.clients), took[len(took)/2], took[len(took)-1], cpu[len(cpu)/2], bytes/s.clients)
 	return nil
 }
@@ -140,7 +140,7 @@ func change(server, clients *process) (ms, cpu float64, bytes int, err error) {
 	}
 	time.Sleep(150 * time.Millisecond)
 	after, err := server.stat()
-	return ms, after.cpu - before.cpu, bytes, err
+	return ms, after.until - before.from, bytes, err
 }
 
 // process is this program in another part of the bench; it answers every line
@@ -185,8 +185,9 @@ func (p *process) ask(what string) (string, error) {
 	return p.lines.Text(), nil
 }
 
-// stat is what a server has used: CPU in ms, and memory in kB after a collection.
-type stat struct{ cpu, rss float64 }
+// stat is what a server has used: CPU in ms, up to the collection that the bench
+// makes and from it on, and memory in kB after it.
+type stat struct{ until, from, rss float64 }
 
 func (p *process) stat() (stat, error) {
 	said, err := p.ask("stat")
@@ -194,7 +195,7 @@ func (p *process) stat() (stat, error) {
 		return stat{}, err
 	}
 	var s stat
-	_, err = fmt.Sscan(said, &s.cpu, &s.rss)
+	_, err = fmt.Sscan(said, &s.until, &s.from, &s.rss)
 	return s, err
 }
 

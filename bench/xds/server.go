@@ -78,29 +78,34 @@ func be(kind string, s shape, in io.Reader, out io.Writer) error {
 		if err != nil {
 			return err
 		}
-		cpu, rss := used(lines.Text() == "stat")
-		fmt.Fprintln(out, cpu, rss)
+		until, from, rss := used(lines.Text() == "stat")
+		fmt.Fprintln(out, until, from, rss)
 	}
 	return nil
 }
 
-// used is CPU in ms and resident memory in kB, both of this process.
-func used(collect bool) (cpu, rss float64) {
+// cpu is that of this process, in ms.
+func cpu() float64 {
 	var usage syscall.Rusage
 	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &usage) // it cannot fail with these arguments
-	cpu = float64(usage.Utime.Nano()+usage.Stime.Nano()) / 1e6
+	return float64(usage.Utime.Nano()+usage.Stime.Nano()) / 1e6
+}
+
+// used is this process's CPU in ms before and after a collection, which is the
+// bench's own, and its resident memory in kB.
+func used(collect bool) (until, from, rss float64) {
+	until = cpu()
 	if !collect {
-		return cpu, 0
+		return until, until, 0
 	}
 	debug.FreeOSMemory()
 	status, err := os.ReadFile("/proc/self/status")
 	if err != nil {
-		return cpu, 0
+		return until, cpu(), 0
 	}
 	_, after, _ := strings.Cut(string(status), "VmRSS:")
 	_, _ = fmt.Sscan(after, &rss) // zero shows in the table
-	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &usage)
-	return float64(usage.Utime.Nano()+usage.Stime.Nano()) / 1e6, rss
+	return until, cpu(), rss
 }
 
 func name(i int) string { return fmt.Sprintf("cluster-%06d.default.svc", i) }
@@ -126,11 +131,11 @@ func endpointsOf(i, version int) *endpointv3.ClusterLoadAssignment {
 	return &endpointv3.ClusterLoadAssignment{ClusterName: name(i), Endpoints: []*endpointv3.LocalityLbEndpoints{{LbEndpoints: hosts}}}
 }
 
-// ours is the push engine; making the release is the pipeline's part.
+// ours is the push engine, with the release made of the one before.
 type ours struct {
-	push    *push.Server
-	objects []release.Object
-	next    *release.Release
+	push *push.Server
+	last *release.Release
+	next release.Object
 }
 
 func newOurs(ctx context.Context, server *grpc.Server, clusters int) (*ours, error) {
@@ -140,26 +145,30 @@ func newOurs(ctx context.Context, server *grpc.Server, clusters int) (*ours, err
 	}
 	s.Register(server)
 	go func() { _ = s.Run(ctx) }()
-	o := &ours{push: s}
+	var objects []release.Object
 	for i := range clusters {
-		o.objects = append(o.objects,
+		objects = append(objects,
 			release.Object{Audience: release.Edge, Type: release.TypeCluster, Name: name(i), Message: clusterOf(i)},
 			release.Object{Audience: release.Edge, Type: release.TypeEndpoint, Name: name(i), Message: endpointsOf(i, 0)})
 	}
-	if o.next, err = release.New(o.objects); err != nil {
+	o := &ours{push: s}
+	if o.last, err = release.New(objects); err != nil {
 		return nil, err
 	}
-	return o, o.edit()
+	s.Publish(o.last)
+	return o, nil
 }
 
-func (o *ours) prepare(n int) (err error) {
-	o.objects[2*n+1].Message = endpointsOf(n, n)
-	o.next, err = release.New(o.objects)
-	return err
+func (o *ours) prepare(n int) error {
+	o.next = release.Object{Audience: release.Edge, Type: release.TypeEndpoint, Name: name(n), Message: endpointsOf(n, n)}
+	return nil
 }
 
-func (o *ours) edit() error {
-	o.push.Publish(o.next)
+func (o *ours) edit() (err error) {
+	if o.last, err = o.last.With([]release.Object{o.next}); err != nil {
+		return err
+	}
+	o.push.Publish(o.last)
 	return nil
 }
 

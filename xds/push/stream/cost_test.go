@@ -34,6 +34,7 @@ type plane struct {
 	address string
 	metrics *prometheus.Registry
 	objects []release.Object
+	last    *release.Release
 }
 
 func newPlane(t *testing.T, clusters int) *plane {
@@ -67,11 +68,16 @@ func newPlane(t *testing.T, clusters int) *plane {
 
 func (p *plane) publish() {
 	p.t.Helper()
-	r, err := release.New(p.objects)
+	var err error
+	if p.last == nil {
+		p.last, err = release.New(p.objects)
+	} else {
+		p.last, err = p.last.With(p.objects)
+	}
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	p.Publish(r)
+	p.Publish(p.last)
 }
 
 // encoded is how many responses were.

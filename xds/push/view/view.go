@@ -102,41 +102,44 @@ func (v *View) With(r *release.Release, pick func(url string) bool) *View {
 
 // merge moves one Section to a release and returns the names that changed.
 func (v *View) merge(s Section, r *release.Release, lasting bool) []string {
-	held := v.All(s.Audience, s.URL)
-	var fresh []*release.Resource
+	held := v.resources[s]
+	if held == nil {
+		held = &set{}
+	}
+	d := release.Diff(held.from, r, s.Audience, s.URL)
+	next := &set{all: held.all, from: r, index: held.index}
 	var changed []string
-	for one := range r.Resources(s.Audience, s.URL) {
-		delete(v.Retiring, Key{s, one.Name})
-		if old := held[one.Name]; old == nil || old.Version != one.Version {
-			fresh, changed = append(fresh, one), append(changed, one.Name)
+	change := func(name string, one *release.Resource) {
+		if len(changed) == 0 {
+			next.all, next.index = maps.Clone(held.all), &index{}
+		}
+		if next.all == nil {
+			next.all = make(map[string]*release.Resource, len(d.Changed))
+		}
+		changed = append(changed, name)
+		next.all[name] = one
+		if one == nil {
+			delete(next.all, name)
 		}
 	}
-	var gone []string
-	for name := range held {
-		if r.Get(s.Audience, s.URL, name) != nil {
-			continue
+	for _, one := range d.Changed {
+		delete(v.Retiring, Key{s, one.Name})
+		if old := held.all[one.Name]; old == nil || old.Version != one.Version {
+			change(one.Name, one)
 		}
+	}
+	for _, name := range d.Gone {
 		if lasting {
 			v.Retiring[Key{s, name}] = true
 			continue
 		}
-		gone = append(gone, name)
+		change(name, nil)
 	}
-	if len(fresh)+len(gone) == 0 {
-		return nil
+	if next.index == nil {
+		next.index = &index{}
 	}
-	want := maps.Clone(held)
-	if want == nil {
-		want = make(map[string]*release.Resource, len(fresh))
-	}
-	for _, one := range fresh {
-		want[one.Name] = one
-	}
-	for _, name := range gone {
-		delete(want, name)
-	}
-	v.resources[s] = &set{all: want}
-	return append(changed, gone...)
+	v.resources[s] = next
+	return changed
 }
 
 // Without returns the view less some resources.
@@ -148,7 +151,8 @@ func (v *View) Without(gone []Key) *View {
 	changed := map[Section][]string{}
 	for _, k := range gone {
 		if changed[k.Section] == nil {
-			next.resources[k.Section] = &set{all: maps.Clone(next.All(k.Audience, k.URL))}
+			held := next.resources[k.Section]
+			next.resources[k.Section] = &set{all: maps.Clone(held.all), from: held.from, index: &index{}}
 		}
 		delete(next.Retiring, k)
 		delete(next.resources[k.Section].all, k.Name)
@@ -197,8 +201,13 @@ func (v *View) Naming(audience release.Audience, secret string) []*release.Resou
 
 // set is all there is of one type for one audience.
 type set struct {
-	all map[string]*release.Resource
+	all  map[string]*release.Resource
+	from *release.Release // which it was last moved to
+	*index
+}
 
+// index is who names which secret, as far as somebody asked.
+type index struct {
 	once    sync.Once
 	secrets map[string][]*release.Resource // by the name of what they name
 }
