@@ -290,7 +290,7 @@ func TestUnknownKids(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				w := &web{body: keySet(t, "k0", "other"), status: 200, slow: 90 * time.Millisecond, control: "max-age=900"}
+				w := &web{body: keySet(t, "k0", "other"), status: 200, slow: 98 * time.Millisecond, control: "max-age=900"}
 				r := running(t, w)
 				time.Sleep(time.Second)
 				ctx, cancel := context.WithCancel(t.Context())
