@@ -79,10 +79,12 @@ type Pipeline struct {
 	bad     prometheus.Gauge
 
 	// Of the goroutine that runs the pipeline alone.
-	reading *files.Reading // the last; nil: the files could not be read
-	said    []string       // warnings of the compiler, already logged
-	release *release.Release
-	known   endpoint.Instances // that the release was made with
+	reading  *files.Reading // the last; nil: the files could not be read
+	compiler *compile.Compiler
+	lane     endpoint.Lane
+	said     []string // warnings of the compiler, already logged
+	release  *release.Release
+	known    endpoint.Instances // that the release was made with
 
 	mu        sync.Mutex // written by that goroutine, read by others
 	gateway   *config.Gateway
@@ -97,6 +99,7 @@ type Pipeline struct {
 // all, unless the last good set can be served.
 func NewPipeline(cfg PipelineConfig) (*Pipeline, error) {
 	p := &Pipeline{
+		compiler: compile.NewCompiler(), release: &release.Release{},
 		cfg:       cfg,
 		again:     make(chan bool, 1),
 		listeners: map[string]netip.AddrPort{},
@@ -329,19 +332,19 @@ func (p *Pipeline) publish(gateway *config.Gateway, revision string) (map[string
 	if err != nil {
 		return nil, err
 	}
-	objects, warnings := compile.Compile(gateway, compile.Scope{
+	objects, warnings := p.compiler.Compile(gateway, compile.Scope{
 		ExtAuthz: p.cfg.ExtAuthz, RateLimit: p.cfg.RateLimit, TrustDomain: p.cfg.TrustDomain,
 		Listeners: listeners,
 	})
 	known := endpoint.Instances(p.cfg.Instances.Snapshot())
-	objects = append(objects, endpoint.Objects(gateway.Upstreams, known)...)
+	objects = append(objects, p.lane.Objects(gateway.Upstreams, known)...)
 	if !slices.Equal(warnings, p.said) { // most edits say nothing new
 		for _, w := range warnings {
 			p.cfg.Log.Info("gateway file", "err", w)
 		}
 		p.said = warnings
 	}
-	r, err := release.New(objects)
+	r, err := p.release.Next(objects)
 	if err != nil {
 		return nil, fmt.Errorf("the file is valid but its resources are not, which is a defect of tollgate: %w", err)
 	}

@@ -10,6 +10,7 @@ import (
 
 	authzv1 "tollgate/api/authz/v1"
 	"tollgate/xds/compile/field"
+	"tollgate/xds/compile/matching"
 	"tollgate/xds/compile/routing"
 	"tollgate/xds/config"
 )
@@ -43,7 +44,7 @@ func (b *builder) policy(r *config.Route) *authzv1.Policy {
 }
 
 func rule(i int, r *config.Rule) *authzv1.Rule {
-	out := &authzv1.Rule{Id: "authorize[" + strconv.Itoa(i) + "]", Methods: routing.WithHead(r.Methods), Shadow: r.Shadow}
+	out := &authzv1.Rule{Id: "authorize[" + strconv.Itoa(i) + "]", Methods: matching.WithHead(r.Methods), Shadow: r.Shadow}
 	switch {
 	case r.Permission != "":
 		out.Condition = &authzv1.Rule_Permission{Permission: r.Permission}

@@ -59,19 +59,21 @@ func newPEMs(t testing.TB) pems {
 func parse(t testing.TB, p pems, name string, data []byte) *config.Gateway {
 	t.Helper()
 	sources := []config.Source{{Name: name, Data: data}}
-	gw, _, err := language.Parse(sources, func(r config.Reference) config.Value {
-		switch {
-		case strings.HasSuffix(r.Ref, ".key"):
-			return config.Value{Text: p.key}
-		case strings.HasSuffix(r.Ref, ".json"):
-			return config.Value{Text: `{"keys":[]}`}
-		}
-		return config.Value{Text: p.cert}
-	})
+	gw, _, err := language.Parse(sources, p.resolve)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return gw
+}
+
+func (p pems) resolve(r config.Reference) config.Value {
+	switch {
+	case strings.HasSuffix(r.Ref, ".key"):
+		return config.Value{Text: p.key}
+	case strings.HasSuffix(r.Ref, ".json"):
+		return config.Value{Text: `{"keys":[]}`}
+	}
+	return config.Value{Text: p.cert}
 }
 
 func parseFile(t testing.TB, p pems, path string) *config.Gateway {

@@ -13,7 +13,6 @@ import (
 
 	"tollgate/api/contract"
 	"tollgate/xds/compile/field"
-	"tollgate/xds/compile/routing"
 	"tollgate/xds/compile/shard"
 	"tollgate/xds/config"
 	"tollgate/xds/release"
@@ -28,8 +27,9 @@ func (b *builder) form(l *config.Listener) *shard.Form {
 	return nil
 }
 
-// routes adds the routes of a listener.
-func (b *builder) routes(l *config.Listener, t *routing.Table, form *shard.Form) {
+// parted adds the routes of a listener.
+func (b *builder) parted(l *config.Listener, form *shard.Form) {
+	t := b.routing.Table(l, b.httpsPort())
 	if form == nil {
 		whole := t.Whole()
 		b.add(release.Edge, release.TypeRoute, l.Name, whole.Configuration, l.Pos, whole.Refs...)

@@ -31,6 +31,42 @@ func Changed(upstreams []config.Upstream, before, now Instances) []release.Objec
 	})
 }
 
+// Lane gives the endpoints of one gateway after the other. What an upstream that
+// says the same (config.Edition) has with the same instances is not made again.
+// The zero value has seen nothing; it is for one goroutine.
+type Lane struct{ known map[*config.Edition]made }
+
+type made struct {
+	registered []discovery.Instance
+	heard      bool // of the service
+	objects    []release.Object
+}
+
+// Objects is the function Objects, at the cost of what changed; in no order.
+func (l *Lane) Objects(upstreams []config.Upstream, now Instances) []release.Object {
+	next := make(map[*config.Edition]made, len(upstreams))
+	var out []release.Object
+	for i := range upstreams {
+		u := &upstreams[i]
+		registered, heard := now[u.Registry]
+		heard = heard || now == nil
+		known, ok := l.known[u.Edition]
+		if !ok || u.Edition == nil || known.heard != heard || !slices.Equal(known.registered, registered) {
+			known = made{registered, heard, Objects(upstreams[i:i+1], now)}
+			for k := range known.objects {
+				known.objects[k].Memo = &release.Memo{}
+			}
+		}
+		next[u.Edition] = known
+		for _, o := range known.objects {
+			o.Pos = u.Pos
+			out = append(out, o)
+		}
+	}
+	l.known = next
+	return out
+}
+
 func objects(upstreams []config.Upstream, now Instances, pick func(*config.Upstream) bool) []release.Object {
 	var out []release.Object
 	for _, audience := range []release.Audience{release.Edge, release.GRPC} {

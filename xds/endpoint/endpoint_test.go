@@ -107,3 +107,66 @@ func TestUnheard(t *testing.T) {
 		t.Errorf("last: got\n%swant\n%s", got, want)
 	}
 }
+
+// TestLane: whatever came before, a lane gives what Objects gives, and the same
+// resources for what is the same.
+func TestLane(t *testing.T) {
+	var lane endpoint.Lane
+	known := upstreams()
+	for i := range known {
+		known[i].Edition = &config.Edition{}
+	}
+	one := discovery.Instance{ID: "x", Address: at(1), Weight: 1}
+	before := &release.Release{}
+	for step, c := range []struct {
+		now  endpoint.Instances
+		edit string
+		same int
+	}{
+		{nil, "", 0},
+		{nil, "", 8},
+		{endpoint.Instances{"one": {one}, "two": {}}, "", 4},
+		{endpoint.Instances{"one": {one}, "two": {}, "": {one}}, "", 8},
+		{endpoint.Instances{"one": {one}, "two": {}}, "d", 6},
+		{endpoint.Instances{"one": {}, "two": {one}}, "", 2},
+		{endpoint.Instances{"one": {}}, "", 6},
+		{endpoint.Instances{"one": {}, "two": {}}, "", 7},
+		{nil, "", 8},
+		{nil, "move", 0},
+	} {
+		edited := append([]config.Upstream(nil), known...)
+		for i := range edited {
+			if c.edit == "move" {
+				edited[i].Pos.Line++
+			}
+			if edited[i].Name == c.edit {
+				edited[i].Edition, edited[i].Endpoints = &config.Edition{}, []config.Endpoint{{Address: at(5), Weight: 1}}
+			}
+		}
+		known = edited
+		want, err := release.New(endpoint.Objects(known, c.now))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := before.Next(lane.Objects(known, c.now))
+		if err != nil {
+			t.Fatal(err)
+		}
+		same := 0
+		for _, audience := range []release.Audience{release.Edge, release.GRPC} {
+			for _, name := range want.Names(audience, release.TypeEndpoint) {
+				a, b := want.Get(audience, release.TypeEndpoint, name), got.Get(audience, release.TypeEndpoint, name)
+				if b == nil || len(got.Names(audience, release.TypeEndpoint)) != len(want.Names(audience, release.TypeEndpoint)) || a.Version != b.Version || a.Pos != b.Pos {
+					t.Errorf("step %d: %s differs", step, name)
+				}
+				if b == before.Get(audience, release.TypeEndpoint, name) {
+					same++
+				}
+			}
+		}
+		if same != c.same {
+			t.Errorf("step %d: %d are the same, want %d", step, same, c.same)
+		}
+		before = got
+	}
+}

@@ -42,7 +42,33 @@ func (r *Release) Of(revision string) *Release { return &Release{Revision: revis
 
 // New encodes and versions the objects. Its error joins every object that
 // breaks a constraint of its proto and every name that occurs twice.
-func New(objects []Object) (*Release, error) {
+func New(objects []Object) (*Release, error) { return (&Release{}).Next(objects) }
+
+// Next is New for what comes after a release: it shares with it what is the same.
+func (r *Release) Next(objects []Object) (*Release, error) {
+	next, err := build(objects)
+	if err != nil {
+		return nil, err
+	}
+	for k, resources := range next.byKind {
+		before, same := r.byKind[k], 0
+		for name, one := range resources {
+			old := before[name]
+			if old != nil && old != one && old.Version == one.Version && old.Pos == one.Pos {
+				resources[name], one = old, old
+			}
+			if old == one {
+				same++
+			}
+		}
+		if same == len(resources) && same == len(before) {
+			next.byKind[k] = before
+		}
+	}
+	return next, nil
+}
+
+func build(objects []Object) (*Release, error) {
 	r := &Release{byKind: map[kind]map[string]*Resource{}}
 	var faults []error
 	for i, e := range encode(objects) {
@@ -71,7 +97,7 @@ func New(objects []Object) (*Release, error) {
 // same name, or added. All else is shared with r, not made again; an object that
 // says what r says already leaves its resource as it is.
 func (r *Release) With(objects []Object) (*Release, error) {
-	fresh, err := New(objects)
+	fresh, err := build(objects)
 	if err != nil {
 		return nil, err
 	}
@@ -112,16 +138,22 @@ type encoded struct {
 // work, because one route configuration may hold nearly all there is.
 func encode(objects []Object) []encoded {
 	out := make([]encoded, len(objects))
+	var fresh []int
+	for i := range objects {
+		if out[i].resource = objects[i].known(); out[i].resource == nil {
+			fresh = append(fresh, i)
+		}
+	}
 	var next atomic.Int64
 	var workers sync.WaitGroup
-	for range min(runtime.GOMAXPROCS(0), 2*len(objects)) {
+	for range min(runtime.GOMAXPROCS(0), 2*len(fresh)) {
 		workers.Go(func() {
 			for {
 				piece := int(next.Add(1)) - 1
-				if piece >= 2*len(objects) {
+				if piece >= 2*len(fresh) {
 					return
 				}
-				o, e := &objects[piece/2], &out[piece/2]
+				o, e := &objects[fresh[piece/2]], &out[fresh[piece/2]]
 				if piece%2 == 0 {
 					e.resource, e.unfit = o.encode()
 				} else if v, ok := o.Message.(validator); ok {
@@ -131,16 +163,38 @@ func encode(objects []Object) []encoded {
 		})
 	}
 	workers.Wait()
+	for _, i := range fresh {
+		if memo, e := objects[i].Memo, &out[i]; memo != nil && e.invalid == nil {
+			memo.resource = e.resource
+		}
+	}
 	return out
 }
 
-func (o *Object) encode() (*Resource, error) {
-	if o.Message == nil {
-		return nil, errors.New("has no content")
+// known is what became of the object before, where it stands now; nil if nobody
+// kept it.
+func (o *Object) known() *Resource {
+	if o.Memo == nil || o.Memo.resource == nil {
+		return nil
 	}
-	data, err := proto.MarshalOptions{Deterministic: true}.Marshal(o.Message)
-	if err != nil {
-		return nil, err
+	if o.Memo.resource.Pos != o.Pos {
+		moved := *o.Memo.resource
+		moved.Pos = o.Pos
+		o.Memo.resource = &moved
+	}
+	return o.Memo.resource
+}
+
+func (o *Object) encode() (*Resource, error) {
+	data := o.Body
+	switch {
+	case o.Message == nil && data == nil:
+		return nil, errors.New("has no content")
+	case data == nil:
+		var err error
+		if data, err = (proto.MarshalOptions{Deterministic: true}).Marshal(o.Message); err != nil {
+			return nil, err
+		}
 	}
 	return &Resource{
 		Audience: o.Audience, Type: o.Type, Name: o.Name, Version: version(o.Type, o.Name, data),

@@ -51,9 +51,16 @@ type Object struct {
 	Type     string // one of the type URLs above
 	Name     string
 	Message  proto.Message
+	Body     []byte // what Message would be encoded as, where that was done and checked already
 	Pos      config.Pos
 	Refs     []Ref // what Message names, in the order of first mention, each once
+	Memo     *Memo // nil: it is made anew each time
 }
+
+// Memo keeps what became of an object, for the same one in a later release: who
+// hands it in says that content and references are those of the first time. It
+// is for one goroutine.
+type Memo struct{ resource *Resource }
 
 // Resource is one thing a client can be sent. All fields are read-only.
 type Resource struct {

@@ -16,27 +16,44 @@ import (
 // RuleSets returns what our limiter counts: "gateway", "plan/<plan>",
 // "route/<route>", each only if it has limits.
 func RuleSets(gw *config.Gateway) []*limitsv1.RuleSet {
+	out := SharedSets(gw)
+	for _, r := range gw.Routes {
+		if set := RouteSet(r); set != nil {
+			out = append(out, set)
+		}
+	}
+	return out
+}
+
+// SharedSets are those of the gateway and of the plans.
+func SharedSets(gw *config.Gateway) []*limitsv1.RuleSet {
 	var out []*limitsv1.RuleSet
 	add := func(name, plan string, limits []config.Limit) {
-		if len(limits) == 0 {
-			return
+		if len(limits) > 0 {
+			out = append(out, ruleSet(name, plan, limits))
 		}
-		set := &limitsv1.RuleSet{Name: name}
-		for place := range limits {
-			set.Rules = append(set.Rules, rule(&limits[place], plan, place))
-		}
-		out = append(out, set)
 	}
 	add(contract.GatewaySet, "", gw.RateLimit)
 	for i := range gw.Plans {
 		add(contract.PlanSet(gw.Plans[i].Name), gw.Plans[i].Name, gw.Plans[i].RateLimit)
 	}
-	for i := range gw.Routes {
-		if gw.Routes[i].Upstream != "" {
-			add(contract.RouteSet(gw.Routes[i].Name), "", gw.Routes[i].RateLimit)
-		}
-	}
 	return out
+}
+
+// RouteSet is that of a route's own limits; nil where nothing is counted.
+func RouteSet(r *config.Route) *limitsv1.RuleSet {
+	if r.Upstream == "" || len(r.RateLimit) == 0 {
+		return nil
+	}
+	return ruleSet(contract.RouteSet(r.Name), "", r.RateLimit)
+}
+
+func ruleSet(name, plan string, limits []config.Limit) *limitsv1.RuleSet {
+	set := &limitsv1.RuleSet{Name: name}
+	for place := range limits {
+		set.Rules = append(set.Rules, rule(&limits[place], plan, place))
+	}
+	return set
 }
 
 func rule(l *config.Limit, plan string, place int) *limitsv1.Rule {

@@ -13,6 +13,7 @@ import (
 
 	"tollgate/api/contract"
 	"tollgate/xds/compile/field"
+	"tollgate/xds/compile/matching"
 	"tollgate/xds/config"
 )
 
@@ -34,7 +35,7 @@ type variant struct {
 
 // variants splits a route by method; the last one bears its plain name.
 func variants(r *config.Route) []variant {
-	methods := WithHead(r.Match.Methods)
+	methods := matching.WithHead(r.Match.Methods)
 	open := len(methods) == 0
 	if open {
 		methods = contract.Methods()
@@ -43,7 +44,7 @@ func variants(r *config.Route) []variant {
 				methods = append(methods, m)
 			}
 		}
-		slices.SortFunc(methods, compareMethods)
+		slices.SortFunc(methods, matching.CompareMethods)
 	}
 	limited := r.Retry != nil && slices.ContainsFunc(r.Retry.RetryOn, func(w string) bool { return !unsent(w) })
 	var out []variant
@@ -208,46 +209,17 @@ func hashPolicy(word string) *routev3.RouteAction_HashPolicy {
 func rewrite(out *routev3.RouteAction, m *config.Match, w *config.Rewrite) {
 	switch {
 	case w.Path != "" && m.Kind == config.PathTemplate && strings.Contains(w.Path, "{"):
-		out.RegexRewrite = fillTemplate(m.Path, w.Path)
+		out.RegexRewrite = matching.FillTemplate(m.Path, w.Path)
 	case w.Path != "":
-		out.RegexRewrite = &matcherv3.RegexMatchAndSubstitute{Pattern: field.Regex("^.*$"), Substitution: literalSubstitution(w.Path)}
+		out.RegexRewrite = &matcherv3.RegexMatchAndSubstitute{Pattern: field.Regex("^.*$"), Substitution: matching.LiteralSubstitution(w.Path)}
 	case w.Prefix != "":
-		out.RegexRewrite = replacePrefix(m, w.Prefix)
+		out.RegexRewrite = matching.ReplacePrefix(m, w.Prefix)
 	case w.Regex != nil:
 		out.RegexRewrite = &matcherv3.RegexMatchAndSubstitute{Pattern: field.Regex(w.Regex.Pattern), Substitution: w.Regex.Substitution}
 	}
 	if w.Host != "" {
 		out.HostRewriteSpecifier = &routev3.RouteAction_HostRewriteLiteral{HostRewriteLiteral: w.Host}
 	}
-}
-
-// literalSubstitution keeps "\1" in a path from meaning a group.
-func literalSubstitution(s string) string { return strings.ReplaceAll(s, `\`, `\\`) }
-
-// replacePrefix replaces the matched prefix so that no slash is doubled or
-// lost: Envoy's own prefix rewrite makes "//b" of "/a/b" for "/a" → "/".
-func replacePrefix(m *config.Match, prefix string) *matcherv3.RegexMatchAndSubstitute {
-	bare := strings.TrimSuffix(prefix, "/")
-	if m.Kind == config.PathExact {
-		return &matcherv3.RegexMatchAndSubstitute{Pattern: field.Regex("^.*$"), Substitution: literalSubstitution(prefix)}
-	}
-	from := ""
-	if m.Kind == config.PathPrefix && m.Path != "/" {
-		from = m.Path
-	}
-	if bare == "" || from == "" {
-		return &matcherv3.RegexMatchAndSubstitute{Pattern: field.Regex("^" + literalPath(from) + "/?"), Substitution: literalSubstitution(bare) + "/"}
-	}
-	return &matcherv3.RegexMatchAndSubstitute{Pattern: field.Regex("^" + literalPath(from)), Substitution: literalSubstitution(bare)}
-}
-
-// fillTemplate moves the variables of the matched template into another.
-func fillTemplate(from, to string) *matcherv3.RegexMatchAndSubstitute {
-	groups := map[string]int{}
-	eachPart(from, func(string) {}, func(name string) { groups[name] = len(groups) + 1 })
-	var b strings.Builder
-	eachPart(to, func(s string) { b.WriteString(literalSubstitution(s)) }, func(name string) { b.WriteString(`\` + strconv.Itoa(groups[name])) })
-	return &matcherv3.RegexMatchAndSubstitute{Pattern: field.Regex("^" + templateRegex(from, true) + "$"), Substitution: b.String()}
 }
 
 func stickyCookie(s *config.Sticky, upstream string, secure bool) string {

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"tollgate/xds/compile/field"
+	"tollgate/xds/compile/matching"
 	"tollgate/xds/config"
 )
 
@@ -54,7 +55,7 @@ func corsMethods(r *config.Route) []string {
 	case len(r.CORS.Methods) > 0:
 		return r.CORS.Methods
 	case len(r.Match.Methods) > 0:
-		return WithHead(r.Match.Methods)
+		return matching.WithHead(r.Match.Methods)
 	}
 	return []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"}
 }
@@ -64,10 +65,10 @@ func corsMethods(r *config.Route) []string {
 // does not allow. It acts only on routes that forward (seen on 1.40), so this
 // one names the upstream, which the question never reaches.
 func (b *Builder) preflight(r *config.Route) *routev3.Route {
-	m := match(&config.Match{Kind: r.Match.Kind, Path: r.Match.Path, Query: r.Match.Query})
-	m = withHeader(m, field.HeaderPresent("origin", true))
+	m := matching.Of(&config.Match{Kind: r.Match.Kind, Path: r.Match.Path, Query: r.Match.Query})
+	m = matching.WithHeader(m, field.HeaderPresent("origin", true))
 	asked := field.HeaderPresent("access-control-request-method", true)
-	if methods := WithHead(r.Match.Methods); len(methods) > 0 {
+	if methods := matching.WithHead(r.Match.Methods); len(methods) > 0 {
 		quoted := make([]string, len(methods))
 		for i, method := range slices.Sorted(slices.Values(methods)) {
 			quoted[i] = regexp.QuoteMeta(method)
@@ -78,7 +79,7 @@ func (b *Builder) preflight(r *config.Route) *routev3.Route {
 	b.cluster(action, b.upstreams[r.Upstream], false)
 	return &routev3.Route{
 		Name:                 r.Name + suffixPreflight,
-		Match:                withMethods(withHeader(m, asked), []string{"OPTIONS"}),
+		Match:                matching.WithMethods(matching.WithHeader(m, asked), []string{"OPTIONS"}),
 		Action:               &routev3.Route_Route{Route: action},
 		TypedPerFilterConfig: map[string]*anypb.Any{AuthzFilter: b.unauthorized[AuthzFilter], CORSFilter: field.Any(corsPolicy(r))},
 	}

@@ -1,7 +1,6 @@
 package routing
 
 import (
-	"cmp"
 	"slices"
 	"strings"
 
@@ -14,6 +13,7 @@ import (
 
 	"tollgate/api/contract"
 	"tollgate/xds/compile/field"
+	"tollgate/xds/compile/matching"
 	"tollgate/xds/config"
 	"tollgate/xds/release"
 )
@@ -21,7 +21,8 @@ import (
 // entry is an Envoy route and its place among those of a virtual host.
 type entry struct {
 	rank  rank
-	route *routev3.Route
+	route *routev3.Route // or, of a Memory:
+	kept  *kept
 	from  *config.Route
 	refs  []release.Ref
 }
@@ -45,7 +46,7 @@ func (b *Builder) entries(i int, secure bool) []*entry {
 	default:
 		routes = b.forward(r, &base, secure)
 	}
-	place := rankOf(r, i)
+	place := rankOf(r)
 	out := make([]*entry, 0, len(routes)+1)
 	if r.CORS != nil && r.Upstream != "" {
 		first := place
@@ -107,7 +108,7 @@ func (b *Builder) perFilter(i int) map[string]*anypb.Any {
 }
 
 func (b *Builder) respond(r *config.Route, base *routev3.Route) *routev3.Route {
-	out := named(base, r.Name, withMethods(match(&r.Match), WithHead(r.Match.Methods)))
+	out := named(base, r.Name, matching.WithMethods(matching.Of(&r.Match), matching.WithHead(r.Match.Methods)))
 	action := &routev3.DirectResponseAction{Status: r.Respond.Status}
 	if r.Respond.Body != "" {
 		action.Body = field.Inline(r.Respond.Body)
@@ -120,16 +121,16 @@ func (b *Builder) respond(r *config.Route, base *routev3.Route) *routev3.Route {
 }
 
 func (b *Builder) redirect(r *config.Route, base *routev3.Route) *routev3.Route {
-	out := named(base, r.Name, withMethods(match(&r.Match), WithHead(r.Match.Methods)))
+	out := named(base, r.Name, matching.WithMethods(matching.Of(&r.Match), matching.WithHead(r.Match.Methods)))
 	action := &routev3.RedirectAction{HostRedirect: r.Redirect.Host, StripQuery: r.Redirect.StripQuery, ResponseCode: redirectCode(r.Redirect.Code)}
 	if r.Redirect.Scheme != "" {
 		action.SchemeRewriteSpecifier = &routev3.RedirectAction_SchemeRedirect{SchemeRedirect: r.Redirect.Scheme}
 	}
 	switch {
 	case r.Redirect.Prefix != "":
-		action.PathRewriteSpecifier = &routev3.RedirectAction_RegexRewrite{RegexRewrite: replacePrefix(&r.Match, r.Redirect.Prefix)}
+		action.PathRewriteSpecifier = &routev3.RedirectAction_RegexRewrite{RegexRewrite: matching.ReplacePrefix(&r.Match, r.Redirect.Prefix)}
 	case r.Redirect.Path != "" && r.Match.Kind == config.PathTemplate && strings.Contains(r.Redirect.Path, "{"):
-		action.PathRewriteSpecifier = &routev3.RedirectAction_RegexRewrite{RegexRewrite: fillTemplate(r.Match.Path, r.Redirect.Path)}
+		action.PathRewriteSpecifier = &routev3.RedirectAction_RegexRewrite{RegexRewrite: matching.FillTemplate(r.Match.Path, r.Redirect.Path)}
 	case r.Redirect.Path != "":
 		action.PathRewriteSpecifier = &routev3.RedirectAction_PathRedirect{PathRedirect: r.Redirect.Path}
 	}
@@ -153,13 +154,13 @@ func redirectCode(code uint32) routev3.RedirectAction_RedirectResponseCode {
 
 // forward makes the Envoy routes of a route that goes to an upstream.
 func (b *Builder) forward(r *config.Route, base *routev3.Route, secure bool) []*routev3.Route {
-	matched := match(&r.Match)
+	matched := matching.Of(&r.Match)
 	target := b.upstreams[r.Upstream]
 	var out []*routev3.Route
 	for _, v := range variants(r) {
-		m := withMethods(matched, v.methods)
+		m := matching.WithMethods(matched, v.methods)
 		if v.keyed {
-			m = withHeader(m, field.HeaderPresent("idempotency-key", true))
+			m = matching.WithHeader(m, field.HeaderPresent("idempotency-key", true))
 		}
 		name := r.Name + v.suffix
 		if target.Sticky != nil && target.Sticky.Cookie != "" {
@@ -168,7 +169,7 @@ func (b *Builder) forward(r *config.Route, base *routev3.Route, secure bool) []*
 					continue
 				}
 				held := config.Condition{Name: target.Sticky.Cookie, Op: config.Equals, Value: member.Upstream}
-				route := named(base, name+suffixSticky+member.Upstream, withHeader(m, cookieCondition(held)))
+				route := named(base, name+suffixSticky+member.Upstream, matching.WithHeader(m, matching.Cookie(held)))
 				action := b.action(r, &v)
 				action.ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: member.Upstream}
 				route.Action = &routev3.Route_Route{Route: action}
@@ -260,26 +261,4 @@ func RemovePrefix(prefix string) *mutationv3.HeaderMutation {
 	return &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_RemoveOnMatch_{
 		RemoveOnMatch: &mutationv3.HeaderMutation_RemoveOnMatch{KeyMatcher: field.Prefix(prefix)},
 	}}
-}
-
-// WithHead adds HEAD wherever GET is.
-func WithHead(methods []string) []string {
-	if !slices.Contains(methods, "GET") || slices.Contains(methods, "HEAD") {
-		return methods
-	}
-	out := append(slices.Clone(methods), "HEAD")
-	slices.SortFunc(out, compareMethods)
-	return out
-}
-
-// compareMethods sorts in the order people write them in.
-func compareMethods(a, b string) int {
-	known := contract.Methods()
-	index := func(m string) int {
-		if i := slices.Index(known, m); i >= 0 {
-			return i
-		}
-		return len(known)
-	}
-	return cmp.Or(cmp.Compare(index(a), index(b)), cmp.Compare(a, b))
 }

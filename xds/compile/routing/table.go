@@ -32,18 +32,24 @@ type Table struct {
 // Table makes the routes of a listener. The port is where a listener that only
 // redirects sends its clients.
 func (b *Builder) Table(l *config.Listener, httpsPort uint16) *Table {
-	t := &Table{listener: l, blank: &routev3.RouteConfiguration{IgnorePortInHostMatching: true, TypedPerFilterConfig: b.idle}}
+	t := &Table{listener: l, blank: b.blank(l)}
 	if l.RedirectHTTPS {
 		t.hosts = []*routev3.VirtualHost{b.toHTTPS(httpsPort)}
 		return t
 	}
 	t.groups, t.Routes = b.groups(l)
-	if l.TLS != nil && l.TLS.HSTS > 0 {
-		t.blank.ResponseHeadersToAdd = []*corev3.HeaderValueOption{
+	return t
+}
+
+// blank is what stands around the virtual hosts of a listener.
+func (b *Builder) blank(l *config.Listener) *routev3.RouteConfiguration {
+	out := &routev3.RouteConfiguration{IgnorePortInHostMatching: true, TypedPerFilterConfig: b.idle}
+	if !l.RedirectHTTPS && l.TLS != nil && l.TLS.HSTS > 0 {
+		out.ResponseHeadersToAdd = []*corev3.HeaderValueOption{
 			field.SetHeader("strict-transport-security", fmt.Sprintf("max-age=%d", int64(l.TLS.HSTS/time.Second))),
 		}
 	}
-	return t
+	return out
 }
 
 // Part is one route configuration, and what its routes name.

@@ -11,6 +11,7 @@ import (
 
 	"tollgate/xds/compile/field"
 	"tollgate/xds/compile/guard"
+	"tollgate/xds/compile/matching"
 	"tollgate/xds/compile/refusal"
 	"tollgate/xds/config"
 )
@@ -39,22 +40,7 @@ type group struct {
 // through from one virtual host to the next, so each holds the routes of less
 // exact hosts behind its own.
 func (b *Builder) groups(l *config.Listener) (out []*group, routes int) {
-	byHost := map[string][]*entry{"*": nil}
-	for i := range b.gw.Routes {
-		r := b.gw.Routes[i]
-		if len(r.Listeners) > 0 && !slices.Contains(r.Listeners, l.Name) {
-			continue
-		}
-		routes++
-		entries := b.entries(i, l.TLS != nil)
-		hosts := r.Match.Hosts
-		if len(hosts) == 0 {
-			hosts = []string{"*"}
-		}
-		for _, host := range hosts {
-			byHost[host] = append(byHost[host], entries...)
-		}
-	}
+	byHost, routes := b.byHost(l, func(i int) []*entry { return b.entries(i, l.TLS != nil) })
 	known := map[string]*group{}
 	for _, host := range slices.Sorted(maps.Keys(byHost)) {
 		entries := reachable(byHost, host)
@@ -84,24 +70,48 @@ func (g *group) virtualHost(hosts []string, entries []*entry) *routev3.VirtualHo
 	return out
 }
 
+// byHost gathers the entries of the routes of a listener by their hosts, and
+// counts the routes.
+func (b *Builder) byHost(l *config.Listener, entries func(i int) []*entry) (out map[string][]*entry, routes int) {
+	out = map[string][]*entry{"*": nil}
+	for i, r := range b.gw.Routes {
+		if len(r.Listeners) > 0 && !slices.Contains(r.Listeners, l.Name) {
+			continue
+		}
+		hosts := r.Match.Hosts
+		if len(hosts) == 0 {
+			hosts = []string{"*"}
+		}
+		routes++
+		of := entries(i)
+		for _, host := range hosts {
+			out[host] = append(out[host], of...)
+		}
+	}
+	return out, routes
+}
+
 // reachable lists what a request to host may match.
 func reachable(byHost map[string][]*entry, host string) []*entry {
-	var out []*entry
-	seen := map[*routev3.Route]bool{}
+	patterns, count := patterns(host), 0
+	for _, pattern := range patterns {
+		count += len(byHost[pattern])
+	}
+	out, seen := make([]*entry, 0, count), make(map[*entry]bool, count)
 	place := -1
-	for _, pattern := range patterns(host) {
+	for _, pattern := range patterns {
 		// Only patterns that routes have count, so that hosts of the same routes
 		// can share a virtual host.
 		if len(byHost[pattern]) > 0 {
 			place++
 		}
 		for _, e := range byHost[pattern] {
-			if seen[e.route] {
+			if seen[e] {
 				continue // a route that names both a.x and *.x
 			}
-			seen[e.route] = true
+			seen[e] = true
 			placed := *e
-			placed.rank.host = place
+			placed.rank.host, placed.rank.order = place, len(out)
 			out = append(out, &placed)
 		}
 	}
@@ -187,9 +197,9 @@ func (b *Builder) ordered(entries []*entry) []*entry {
 }
 
 func (b *Builder) refuseMethod(a *allowed) *entry {
-	slices.SortFunc(a.methods, compareMethods)
-	methods := WithHead(slices.Compact(a.methods))
-	m := withMethods(matchPath(&a.first.from.Match), methods)
+	slices.SortFunc(a.methods, matching.CompareMethods)
+	methods := matching.WithHead(slices.Compact(a.methods))
+	m := matching.WithMethods(matching.Path(&a.first.from.Match), methods)
 	m.GetHeaders()[0].InvertMatch = true
 	e := &entry{rank: a.rank, from: a.first.from}
 	e.rank.conditions, e.rank.order, e.rank.seq = -1, 0, 0
