@@ -39,7 +39,7 @@ fuzz: build ## ten minutes of all fuzz targets, guided by coverage, and of mutat
 	@TOLLGATE_BIN=$(CURDIR)/$(BIN) scripts/fuzz 600 guided
 
 fuzz-minute: ## a minute of all fuzz targets, from the committed inputs
-	@scripts/fuzz 35
+	@scripts/fuzz 20
 
 bench: build ## requests/s and CPU per request, as ratios to the bare Envoy
 	@./$(BIN) envoy install --if-missing
