@@ -138,7 +138,7 @@ func mute(t *testing.T, address string) {
 	if err := os.Remove(path); err != nil && !os.IsNotExist(err) {
 		t.Fatal(err)
 	}
-	l, err := net.Listen("unix", path) //nolint:noctx // closed when the test ends
+	l, err := net.Listen("unix", path)
 	if err != nil {
 		t.Fatal(err)
 	}

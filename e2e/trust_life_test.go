@@ -234,10 +234,10 @@ func TestOwnCertificatesAreReloaded(t *testing.T) {
 	says := func(words string, want bool) func() error {
 		return func() error {
 			_, text, err := harness.Get("http://" + admin + "/readyz")
-			if err != nil || strings.Contains(text, words) != want {
-				return fmt.Errorf("%v %s", err, text)
+			if err == nil && strings.Contains(text, words) != want {
+				err = fmt.Errorf("it says %s", text)
 			}
-			return nil
+			return err
 		}
 	}
 	// A key that is not there yet: the last pair stays, and it shows.

@@ -49,7 +49,7 @@ func be(kind string, s shape, in io.Reader, out io.Writer) error {
 	case "ours":
 		e, err = newOurs(ctx, server, s.clusters)
 	case "linear":
-		e, err = newLinear(ctx, server, s.clusters)
+		e = newLinear(ctx, server, s.clusters)
 	case "snapshot":
 		e, err = newSnapshot(ctx, server, s.clusters)
 	default:
@@ -179,7 +179,7 @@ type linear struct {
 	next      *endpointv3.ClusterLoadAssignment
 }
 
-func newLinear(ctx context.Context, server *grpc.Server, clusters int) (*linear, error) {
+func newLinear(ctx context.Context, server *grpc.Server, clusters int) *linear {
 	all := map[string]types.Resource{}
 	endpoints := map[string]types.Resource{}
 	for i := range clusters {
@@ -191,7 +191,7 @@ func newLinear(ctx context.Context, server *grpc.Server, clusters int) (*linear,
 	}
 	mux := &cache.MuxCache{Classify: func(r *cache.Request) string { return r.GetTypeUrl() }, ClassifyDelta: func(r *cache.DeltaRequest) string { return r.GetTypeUrl() }, Caches: caches}
 	discoveryv3.RegisterAggregatedDiscoveryServiceServer(server, serverv3.NewServer(ctx, mux, nil))
-	return l, nil
+	return l
 }
 
 func (l *linear) prepare(n int) error {

@@ -68,7 +68,7 @@ func (a *api) status(w http.ResponseWriter, _ *http.Request) {
 		served := a.Served()
 		status.Served = &served
 	}
-	a.answer(w, http.StatusOK, status)
+	a.answer(w, status)
 }
 
 // allowShrink lets what waits because it takes away too much.
@@ -76,7 +76,7 @@ func (a *api) allowShrink(w http.ResponseWriter, _ *http.Request) {
 	if a.AllowShrink != nil {
 		a.AllowShrink()
 	}
-	a.answer(w, http.StatusOK, struct{}{})
+	a.answer(w, struct{}{})
 }
 
 // resend sends a node again what it refused, after its cause was mended.
@@ -89,7 +89,7 @@ func (a *api) resend(w http.ResponseWriter, r *http.Request) {
 		a.refuse(w, r, http.StatusNotFound, "not_found", "no such node is connected: tollgate status lists those that are")
 		return
 	}
-	a.answer(w, http.StatusOK, map[string]int{"streams": n})
+	a.answer(w, map[string]int{"streams": n})
 }
 
 func (a *api) list(w http.ResponseWriter, _ *http.Request) {
@@ -114,7 +114,7 @@ func (a *api) list(w http.ResponseWriter, _ *http.Request) {
 	slices.SortFunc(rows, func(a, b row) int {
 		return cmp.Or(cmp.Compare(a.Service, b.Service), cmp.Compare(a.Instance, b.Instance))
 	})
-	a.answer(w, http.StatusOK, map[string]any{"instances": rows})
+	a.answer(w, map[string]any{"instances": rows})
 }
 
 func (a *api) put(w http.ResponseWriter, r *http.Request) {
@@ -176,8 +176,7 @@ func (a *api) refuse(w http.ResponseWriter, r *http.Request, status int, reason,
 	_, _ = w.Write(envelope.JSON(status, reason, message, r.Header.Get("X-Request-Id"), a.Now()))
 }
 
-func (a *api) answer(w http.ResponseWriter, status int, v any) {
+func (a *api) answer(w http.ResponseWriter, v any) {
 	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(v)
 }

@@ -2,7 +2,6 @@ package agent_test
 
 import (
 	"context"
-	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -320,7 +319,7 @@ func TestDisk(t *testing.T) {
 
 // TestStops: an agent ends while a proxy is served what was kept.
 func TestStops(t *testing.T) {
-	if _, err := agent.New(agent.Config{Metrics: prometheus.NewRegistry(), Log: slog.New(slog.NewTextHandler(io.Discard, nil))}); err == nil {
+	if _, err := agent.New(agent.Config{Metrics: prometheus.NewRegistry(), Log: slog.New(slog.DiscardHandler)}); err == nil {
 		t.Error("an agent without a control plane to ask was made")
 	}
 }

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"time"
 
@@ -49,19 +50,25 @@ func (f *fallback) end() { close(f.ended) }
 
 // serve serves a stream until the proxy leaves or a control plane answers.
 func (f *fallback) serve(down discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
-	ctx, cancel := context.WithCancel(down.Context())
-	defer cancel()
-	served := make(chan error, 1)
-	go func() { served <- f.server.DeltaAggregatedResources(&until{down, ctx}) }()
-	select {
-	case err := <-served:
-		return err
-	case <-f.ended:
-		cancel()
-		<-served
-		return status.Error(codes.Unavailable, "a control plane answers again")
+	ctx, cancel := context.WithCancelCause(down.Context())
+	defer cancel(nil)
+	served := make(chan struct{})
+	defer close(served)
+	go func() {
+		select {
+		case <-served:
+		case <-f.ended:
+			cancel(errAnswered)
+		}
+	}()
+	err := f.server.DeltaAggregatedResources(&until{down, ctx})
+	if errors.Is(context.Cause(ctx), errAnswered) {
+		return errAnswered
 	}
+	return err
 }
+
+var errAnswered = status.Error(codes.Unavailable, "a control plane answers again")
 
 // until is a stream that ends earlier.
 type until struct {
