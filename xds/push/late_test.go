@@ -126,6 +126,34 @@ func TestMuteServerHoldsOnce(t *testing.T) {
 	if held := roll("a", "q"); held > 800*time.Millisecond {
 		t.Fatalf("held %s by who answers nobody", held)
 	}
+	// It comes back: to what was sent, and to what was sent again meanwhile.
+	for done := false; !done; {
+		select {
+		case r := <-mute.in:
+			mute.ack(r)
+		case <-time.After(quiet):
+			done = s.state("policy") == ledger.Synced
+		}
+	}
+	if held := roll("b", "r"); held < 900*time.Millisecond {
+		t.Fatalf("held %s only, by who answers again", held)
+	}
+}
+
+// TestWholeOverdueShows: also of who speaks the state of the world.
+func TestWholeOverdueShows(t *testing.T) {
+	t.Parallel()
+	p := newPlane(t, "127.0.0.1:0")
+	p.Publish(made(t, cluster("a", 1)))
+	conn, err := grpc.NewClient(p.address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	c := (&server{Server: p.Server, book: p.book, conn: conn}).connectWhole(t)
+	c.send(&discoveryv3.DiscoveryRequest{TypeUrl: release.TypeCluster})
+	c.next(release.TypeCluster, 1)
+	within(t, 15*time.Second, "overdue", func() bool { return p.sum(t, "tollgate_xds_overdue_answers") >= 1 })
 }
 
 // TestOverdueShows: an answer that never comes is in the account, the log and

@@ -58,6 +58,7 @@ type Server struct {
 	incoming chan *release.Release // the newest one that is not rolled out yet
 	metrics  metrics
 	site     *stream.Site
+	stir     chan struct{} // a token in it: there may be something to sweep
 
 	view atomic.Pointer[view.View] // written under mu
 
@@ -77,7 +78,7 @@ func New(cfg Config) (*Server, error) {
 		}
 	}
 	s := &Server{
-		cfg: cfg, incoming: make(chan *release.Release, 1),
+		cfg: cfg, incoming: make(chan *release.Release, 1), stir: make(chan struct{}, 1),
 		streams: map[*stream.Stream]struct{}{}, idle: map[view.Key]time.Time{},
 	}
 	s.view.Store(view.New())
@@ -128,16 +129,25 @@ func (s *Server) Publish(r *release.Release) {
 
 // Run rolls releases out until ctx ends.
 func (s *Server) Run(ctx context.Context) error {
-	sweep := time.NewTicker(min(s.cfg.Drain, 500*time.Millisecond))
+	every := min(s.cfg.Drain, 500*time.Millisecond)
+	sweep := time.NewTimer(every)
 	defer sweep.Stop()
+	ticks := true // an idle server has no timer
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case r := <-s.incoming:
 			s.roll(ctx, r)
+		case <-s.stir:
+			if !ticks {
+				sweep.Reset(every)
+				ticks = true
+			}
 		case now := <-sweep.C:
-			s.sweep(now)
+			if ticks = s.sweep(now); ticks {
+				sweep.Reset(every)
+			}
 		}
 	}
 }
@@ -166,6 +176,7 @@ func (s *Server) set(v *view.View) {
 		return
 	}
 	s.view.Store(v)
+	s.stirred()
 	for st := range s.streams {
 		st.Wake()
 	}
@@ -205,16 +216,25 @@ func (s *Server) late() []*stream.Stream {
 	return late
 }
 
-// sweep drops what is retiring and has been named by nobody long enough.
-func (s *Server) sweep(now time.Time) {
+// stirred makes sure that a sweep comes.
+func (s *Server) stirred() {
+	select {
+	case s.stir <- struct{}{}:
+	default:
+	}
+}
+
+// sweep drops what is retiring and has been named by nobody long enough. It
+// returns whether there is anything left to look after.
+func (s *Server) sweep(now time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.site.Left.Forget(now)
-	s.watch(now)
+	busy := s.watch(now) || s.site.Left.Len() > 0
 	serving := s.view.Load()
 	if len(serving.Retiring) == 0 {
 		clear(s.idle)
-		return
+		return busy
 	}
 	used, known := s.used()
 	var gone []view.Key
@@ -238,14 +258,18 @@ func (s *Server) sweep(now time.Time) {
 		}
 	}
 	s.set(serving.Without(gone))
+	return true
 }
 
-// watch makes answers show that are overdue; the caller holds the lock.
-func (s *Server) watch(now time.Time) {
+// watch makes answers show that are overdue, and returns whether any are owed;
+// the caller holds the lock.
+func (s *Server) watch(now time.Time) bool {
+	busy := false
 	count := map[string]int{}
 	for st := range s.streams {
 		st.Follow(now)
-		late, news := st.Overdue(now)
+		owes, late, news := st.Overdue(now)
+		busy = busy || owes
 		for _, url := range late {
 			count[url]++
 		}
@@ -256,6 +280,7 @@ func (s *Server) watch(now time.Time) {
 	for _, kind := range release.Kinds() {
 		s.metrics.overdue.WithLabelValues(kind.URL).Set(float64(count[kind.URL]))
 	}
+	return busy
 }
 
 // Resend forgets what a node refused and sends it again, with all that it has
@@ -304,6 +329,7 @@ func (s *Server) leave(st *stream.Stream) {
 	client := st.Leave(time.Now())
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.stirred()
 	delete(s.streams, st)
 	s.metrics.streams.Set(float64(len(s.streams)))
 	if client == "" {

@@ -36,6 +36,7 @@ func (s *Server) DeltaAggregatedResources(grpcStream discoveryv3.AggregatedDisco
 		}
 		if len(responses) > 0 {
 			st.Handed(planned)
+			s.stirred()
 		}
 	}
 }
@@ -61,6 +62,7 @@ func (s *Server) StreamAggregatedResources(grpcStream discoveryv3.AggregatedDisc
 			if err := grpcStream.Send(response); err != nil {
 				return err
 			}
+			s.stirred()
 		}
 	}
 }

@@ -142,23 +142,29 @@ func (st *Stream) Handed(planned time.Time) {
 	}
 }
 
-// Overdue returns the types whose answers are overdue, and of which of them that
-// is news.
-func (st *Stream) Overdue(now time.Time) (late, news []string) {
+// Overdue returns whether the client owes any answer, the types whose answers are
+// overdue, and of which of them that is news.
+func (st *Stream) Overdue(now time.Time) (owes bool, late, news []string) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	for url, sub := range st.subs {
-		was := sub.late
-		oldest := sub.flight.Oldest()
-		sub.late = !oldest.IsZero() && now.Sub(oldest) > ledger.Overdue
-		if sub.late {
+	look := func(url string, since time.Time, said *bool) {
+		was := *said
+		*said = !since.IsZero() && now.Sub(since) > ledger.Overdue
+		owes = owes || !since.IsZero()
+		if *said {
 			late = append(late, url)
 		}
-		if sub.late && !was {
+		if *said && !was {
 			news = append(news, url)
 		}
 	}
-	return late, news
+	for url, sub := range st.subs {
+		look(url, sub.flight.Oldest(), &sub.late)
+	}
+	for url, t := range st.whole {
+		look(url, t.waits, &t.late)
+	}
+	return owes, late, news
 }
 
 // mark notes what must be compared: what changed since the last time, and what

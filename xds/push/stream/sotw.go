@@ -21,7 +21,7 @@ import (
 // Whole is one client of state-of-the-world ADS. Every response holds all it
 // asked for of a type; its version is a hash of those of its content.
 type Whole struct {
-	stream *Stream // identity and wake-ups only
+	stream *Stream // identity, wake-ups and what is owed only
 	types  map[string]*wholeType
 	nonce  uint64
 }
@@ -33,10 +33,16 @@ type wholeType struct {
 	nonce    string
 	content  []ledger.Refusal // what was sent, as it would be refused
 	waits    time.Time        // since when there is no answer; zero when none is owed
+	late     bool             // it is overdue, and that was said
 }
 
 // NewWhole returns a client of state-of-the-world ADS on a stream.
-func NewWhole(st *Stream) *Whole { return &Whole{stream: st, types: map[string]*wholeType{}} }
+func NewWhole(st *Stream) *Whole {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.whole = map[string]*wholeType{}
+	return &Whole{stream: st, types: st.whole}
+}
 
 // Request takes one message of the client: a wish, and an answer to a response.
 func (w *Whole) Request(ctx context.Context, r *discoveryv3.DiscoveryRequest) error {

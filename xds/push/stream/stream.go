@@ -62,6 +62,7 @@ type Stream struct {
 	mute     bool // it let a barrier pass without an answer
 	audience release.Audience
 	subs     map[string]*subscription
+	whole    map[string]*wholeType // of a client of state-of-the-world ADS
 	nonce    uint64
 	planned  uint64           // the view that was last compared
 	warming  warming.Clusters // that are new to this client
