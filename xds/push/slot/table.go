@@ -70,10 +70,7 @@ func (t *Table) Settle(name string) {
 		return
 	}
 	delete(t.own, name)
-	switch {
-	case len(t.own) == 0:
-		t.own, t.peak = nil, 0
-	case t.peak > unused && len(t.own)*4 < t.peak: // a map never shrinks
+	if t.peak > unused && len(t.own)*4 < t.peak { // a map never shrinks
 		own := make(map[string]*Slot, len(t.own))
 		maps.Copy(own, t.own)
 		t.own, t.peak = own, len(own)

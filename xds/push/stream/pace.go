@@ -33,7 +33,7 @@ func (st *Stream) Alarm(now time.Time) time.Duration {
 	if due, any := st.warming.Due(st.site.Hold); any {
 		next = min(next, max(due.Sub(now), time.Millisecond))
 	}
-	if sub := st.subs[release.TypeCluster]; sub != nil && len(sub.todo) > 0 && sub.room() == 0 {
+	if sub := st.subs[release.TypeCluster]; sub != nil && len(sub.todo.names) > 0 && sub.room() == 0 {
 		next = min(next, max(withheld-now.Sub(sub.flight.Oldest()), time.Second))
 	}
 	if st.unasked() {

@@ -1,7 +1,6 @@
 package stream
 
 import (
-	"maps"
 	"slices"
 	"time"
 
@@ -85,7 +84,7 @@ func (p *plan) compare(sub *subscription, all map[string]*release.Resource, behi
 	var upserts []*release.Resource
 	var removed, settled []string
 	onTrial := sub.trial.Waits()
-	sub.queue = sub.due(all)
+	sub.queue = sub.order(all)
 	for len(sub.queue) > 0 && (!sub.Single || len(upserts) < room) {
 		name := sub.queue[0]
 		sub.queue = sub.queue[1:]
@@ -146,8 +145,8 @@ func (p *plan) try(sub *subscription, all map[string]*release.Resource) {
 	}
 }
 
-// due returns the names to compare with what is served, sorted.
-func (sub *subscription) due(all map[string]*release.Resource) []string {
+// order returns the names to compare with what is served, sorted.
+func (sub *subscription) order(all map[string]*release.Resource) []string {
 	if sub.rescan {
 		if sub.wildcard && !sub.slots.Based() {
 			for name := range all {
@@ -159,14 +158,13 @@ func (sub *subscription) due(all map[string]*release.Resource) []string {
 		}
 		sub.rescan = false
 	}
-	if len(sub.todo) == 0 {
+	if len(sub.todo.names) == 0 {
 		return sub.queue
 	}
-	for _, name := range sub.queue {
-		sub.todo.add(name)
-	}
-	names := slices.Sorted(maps.Keys(sub.todo))
-	sub.todo = nil
+	sub.todo.names = append(sub.todo.names, sub.queue...)
+	sub.todo.sort()
+	names := sub.todo.names
+	sub.todo = due{}
 	return names
 }
 

@@ -6,6 +6,7 @@ package stream
 
 import (
 	"log/slog"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -80,10 +81,29 @@ func (s *set) add(name string) {
 	(*s)[name] = struct{}{}
 }
 
-func (s *set) all(names set) {
-	for name := range names {
-		s.add(name)
+// due are names to compare, perhaps more than once.
+type due struct {
+	names  []string
+	sorted int // this many, when they were last sorted
+}
+
+func (d *due) add(name string) {
+	if n := len(d.names); n >= 64 && n >= 2*d.sorted {
+		d.sort()
 	}
+	d.names = append(d.names, name)
+}
+
+func (d *due) all(names set) {
+	for name := range names {
+		d.add(name)
+	}
+}
+
+func (d *due) sort() {
+	slices.Sort(d.names)
+	d.names = slices.Compact(d.names)
+	d.sorted = len(d.names)
 }
 
 func (s set) has(name string) bool {
@@ -110,7 +130,7 @@ type subscription struct {
 	reached uint64        // the view of which it has all
 	owed    time.Time     // since when it owes an answer, as the account knows it
 
-	todo  set      // names to compare with the view
+	todo  due      // names to compare with the view
 	queue []string // of which these wait for their turn, sorted
 	// clusters were sent, and their endpoints, if this is their type, follow.
 	clusters [][]*release.Resource
@@ -177,7 +197,7 @@ func (st *Stream) Settled(v *view.View) bool {
 		return true
 	}
 	for _, sub := range st.subs {
-		if sub.Deciding && (sub.flight.Len() > 0 || len(sub.queue)+len(sub.todo) > 0 || !sub.trial.Over()) {
+		if sub.Deciding && (sub.flight.Len() > 0 || len(sub.queue)+len(sub.todo.names) > 0 || !sub.trial.Over()) {
 			return false
 		}
 	}

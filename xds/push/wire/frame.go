@@ -44,7 +44,7 @@ type Response struct {
 
 // With returns the response of a stream.
 func (f *Frame) With(nonce string) *Response {
-	return &Response{f, protowire.AppendString(protowire.AppendTag(nil, deltaNonce, protowire.BytesType), nonce)}
+	return &Response{f, field(make([]byte, 0, fieldSize(len(nonce))), deltaNonce, nonce)}
 }
 
 // buffers are what goes to the transport, which must not change them.
