@@ -2,11 +2,10 @@ package files
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -14,11 +13,15 @@ import (
 
 // An editor saves in several steps (write, rename, chmod): quiet is how long a
 // burst must have ended, atMost how long it may hold a change back, and poll
-// catches what the kernel did not tell (network mounts, swapped links).
+// catches what the kernel did not tell (network mounts, swapped links): often, but
+// of so many files that a look takes long, only so often that looking takes one
+// part in share of the time.
 const (
-	quiet  = 15 * time.Millisecond
-	atMost = 300 * time.Millisecond
-	poll   = time.Second
+	quiet   = 15 * time.Millisecond
+	atMost  = 300 * time.Millisecond
+	poll    = time.Second
+	share   = 500
+	slowest = 10 * time.Second
 )
 
 // Watch sends on changed once at its start, so that nothing is lost between a
@@ -32,11 +35,11 @@ func (s *Set) Watch(ctx context.Context, changed chan<- struct{}, log *slog.Logg
 	}
 	defer func() { _ = watcher.Close() }()
 	w := &watch{set: s, watcher: watcher, folders: map[string]bool{}, log: log}
-	last := "" // like no state: it is told at once
+	last := &look{err: errors.New("nothing was looked at")} // like no look: it is told at once
 	settle := time.NewTimer(0)
 	defer settle.Stop()
-	ticker := time.NewTicker(poll)
-	defer ticker.Stop()
+	next := time.NewTimer(poll)
+	defer next.Stop()
 	var first time.Time // of the burst under way; zero: none
 	for {
 		select {
@@ -53,10 +56,16 @@ func (s *Set) Watch(ctx context.Context, changed chan<- struct{}, log *slog.Logg
 			continue
 		case <-settle.C:
 			first = time.Time{}
-		case <-ticker.C:
+		case <-next.C:
 		}
-		if now := w.state(); now != last {
+		start := time.Now()
+		now := w.look()
+		next.Reset(min(max(poll, share*time.Since(start)), slowest))
+		if !now.same(last) {
 			last = now
+			s.mu.Lock()
+			s.seen = now
+			s.mu.Unlock()
 			select {
 			case changed <- struct{}{}:
 			case <-ctx.Done():
@@ -73,33 +82,22 @@ type watch struct {
 	log     *slog.Logger
 }
 
-// state is a fingerprint of all watched files; it also starts watching
-// folders that were not known before.
-func (w *watch) state() string {
-	found, err := w.set.names()
-	if err != nil {
-		return err.Error()
-	}
-	paths := w.set.referenced()
-	for _, one := range found {
-		paths = append(paths, one.path)
-	}
+// look looks at all watched files; it also starts watching folders that were not
+// known before.
+func (w *watch) look() *look {
+	l := w.set.look()
 	for _, path := range w.set.paths {
-		if info, err := os.Stat(path); err == nil && info.IsDir() {
+		if isFolder(path) {
 			w.folder(path)
 		}
 	}
-	var out strings.Builder
-	for _, path := range paths {
-		w.folder(filepath.Dir(path))
-		info, err := os.Stat(path)
-		if err != nil {
-			fmt.Fprintf(&out, "%s gone\n", path)
-			continue
-		}
-		fmt.Fprintf(&out, "%s %d %d %v\n", path, info.Size(), info.ModTime().UnixNano(), inode(info))
+	for _, one := range l.names {
+		w.folder(filepath.Dir(one.path))
 	}
-	return out.String()
+	for _, path := range l.referenced {
+		w.folder(filepath.Dir(path))
+	}
+	return l
 }
 
 func (w *watch) folder(path string) {
