@@ -104,7 +104,7 @@ func save(t testing.TB, path, text string) {
 // kinds are all types of resources.
 func kinds() []string {
 	return []string{
-		release.TypeListener, release.TypeRoute, release.TypeCluster, release.TypeEndpoint, release.TypeSecret,
+		release.TypeListener, release.TypeScope, release.TypeRoute, release.TypeCluster, release.TypeEndpoint, release.TypeSecret,
 		release.TypeRuntime, release.TypePolicy, release.TypeIdentity, release.TypeRuleSet, release.TypeRateLimit,
 	}
 }

@@ -42,9 +42,15 @@ type plane struct {
 
 func newPlane(t *testing.T, address string) *plane {
 	t.Helper()
+	return newPlaneRetiring(t, address, 0)
+}
+
+// newPlaneRetiring is one in which what nobody names any more stays so long.
+func newPlaneRetiring(t *testing.T, address string, retire time.Duration) *plane {
+	t.Helper()
 	p := &plane{book: ledger.New(time.Now), metrics: prometheus.NewRegistry()}
 	var err error
-	if p.Server, err = push.New(push.Config{Log: slog.New(slog.DiscardHandler), Ledger: p.book, Metrics: p.metrics}); err != nil {
+	if p.Server, err = push.New(push.Config{Log: slog.New(slog.DiscardHandler), Ledger: p.book, Metrics: p.metrics, Retire: retire}); err != nil {
 		t.Fatal(err)
 	}
 	lis, err := net.Listen("tcp", address)
@@ -132,7 +138,8 @@ func startEnvoy(t *testing.T, xds string) {
 	if err := os.WriteFile(file, text, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(path, "-c", file, "--use-dynamic-base-id", "--concurrency", "1", "--log-level", "warning")
+	cmd := exec.Command(path, "-c", file, "--use-dynamic-base-id", "--concurrency", "2", "--log-level", "warning",
+		"--drain-time-s", "2", "--drain-strategy", "immediate")
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

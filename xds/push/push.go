@@ -47,7 +47,8 @@ type Config struct {
 	Hold time.Duration
 	// Drain is how long a cluster stays after the last route left it (2 s).
 	Drain time.Duration
-	// Retire is how long a policy or rule set stays after the last route left it (60 s).
+	// Retire is how long a policy or rule set stays after the last route left it,
+	// and a scope with its routes after its listener did (60 s).
 	Retire time.Duration
 }
 
@@ -248,9 +249,9 @@ func (s *Server) sweep(now time.Time) bool {
 			s.idle[k] = now
 			continue
 		}
-		wait := s.cfg.Drain
-		if view.Deciding(k.URL) {
-			wait = s.cfg.Retire
+		wait := s.cfg.Retire
+		if k.URL == release.TypeCluster || k.URL == release.TypeEndpoint {
+			wait = s.cfg.Drain
 		}
 		if now.Sub(since) >= wait {
 			gone = append(gone, k)

@@ -33,6 +33,9 @@ var kinds = [...]Kind{ //nolint:gochecknoglobals // a constant; Go has no consta
 	{URL: TypeEndpoint, Lasting: true, Single: true},
 	{URL: TypeSecret, Single: true},
 	{URL: TypeListener, Listed: true, Complete: true},
+	// No route names a scope, so it stays for a while, with its routes: a listener
+	// that was replaced looks for routes by it until its last connection has drained.
+	{URL: TypeScope, Listed: true, Lasting: true},
 	{URL: TypeRoute, Single: true},
 }
 

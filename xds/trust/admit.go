@@ -61,7 +61,9 @@ func member(who peer.Identity, node *corev3.Node) (push.Client, error) {
 func typesOf(role string) []string {
 	switch role {
 	case contract.RoleEdge:
-		return []string{release.TypeListener, release.TypeRoute, release.TypeCluster, release.TypeEndpoint, release.TypeSecret, release.TypeRuntime}
+		return []string{
+			release.TypeListener, release.TypeScope, release.TypeRoute, release.TypeCluster, release.TypeEndpoint, release.TypeSecret, release.TypeRuntime,
+		}
 	case contract.RoleExtAuthz:
 		return []string{release.TypePolicy, release.TypeIdentity}
 	case contract.RoleRateLimit:

@@ -50,14 +50,14 @@ func over(t *testing.T, role, name string) context.Context {
 func TestAdmit(t *testing.T) {
 	all := []string{
 		release.TypeListener, release.TypeRoute, release.TypeCluster, release.TypeEndpoint, release.TypeSecret,
-		release.TypeRuntime, release.TypePolicy, release.TypeIdentity, release.TypeRuleSet, release.TypeRateLimit,
+		release.TypeRuntime, release.TypePolicy, release.TypeIdentity, release.TypeRuleSet, release.TypeRateLimit, release.TypeScope,
 	}
 	for _, c := range []struct {
 		role, name    string
 		node, cluster string
 		allowed       string // a letter a type of all, or "" for turned away
 	}{
-		{"edge", "edge-1", "edge-1", "edge", "LRCESU"},
+		{"edge", "edge-1", "edge-1", "edge", "LRCESUs"},
 		{"edge", "edge-1", "edge-2", "edge", ""},
 		{"edge", "edge-1", "", "edge", ""},
 		{"edge", "edge-1", "edge-1", "grpc", ""},
@@ -81,7 +81,7 @@ func TestAdmit(t *testing.T) {
 		got := ""
 		for i, url := range all {
 			if client.Allows(url) {
-				got += string("LRCESUPIlr"[i])
+				got += string("LRCESUPIlrs"[i])
 			}
 		}
 		if got != c.allowed || !client.NamedSecrets || client.Identity != c.role+"/"+c.name {

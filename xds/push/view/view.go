@@ -129,7 +129,7 @@ func (v *View) merge(s Section, r *release.Release, lasting bool) []string {
 		}
 	}
 	for _, name := range d.Gone {
-		if lasting {
+		if lasting || v.scoped(s, name) {
 			v.Retiring[Key{s, name}] = true
 			continue
 		}
@@ -140,6 +140,16 @@ func (v *View) merge(s Section, r *release.Release, lasting bool) []string {
 	}
 	v.resources[s] = next
 	return changed
+}
+
+// scoped says whether a scope names a route configuration; those that retire
+// were merged before it.
+func (v *View) scoped(s Section, name string) bool {
+	if s.URL != release.TypeRoute {
+		return false
+	}
+	scope := v.Get(s.Audience, release.TypeScope, name) // its routes bear its name
+	return scope != nil && slices.Contains(scope.Refs, release.Ref{Type: s.URL, Name: name})
 }
 
 // Without returns the view less some resources.
