@@ -9,9 +9,9 @@ import (
 	"strings"
 
 	authzv1 "tollgate/api/authz/v1"
+	"tollgate/xds/compile/bounds"
 	"tollgate/xds/compile/field"
 	"tollgate/xds/compile/matching"
-	"tollgate/xds/compile/routing"
 	"tollgate/xds/config"
 )
 
@@ -25,7 +25,7 @@ func (b *builder) policy(r *config.Route) *authzv1.Policy {
 	if r.Mirror != nil {
 		p.MirrorAudience = r.Mirror.Upstream
 	}
-	p.Streams = routing.Streams(r, b.upstreams)
+	p.Streams = bounds.Streams(r, b.upstreams)
 	if r.Auth.Mode == config.AuthAllOf {
 		p.Credentials.Mode = authzv1.Credentials_ALL_OF
 	}

@@ -19,14 +19,15 @@ type Compiler struct {
 	routing   *routing.Memory
 	routes    map[*config.Edition]*compiled
 	upstreams map[*config.Edition]*compiled
-	shared    string            // what every route relies on
-	editions  []*config.Edition // of the upstreams
-	epoch     uint64            // counts their changes
+	scopes    map[string]release.Object // by name; what one says follows from that
+	shared    string                    // what every route relies on
+	editions  []*config.Edition         // of the upstreams
+	epoch     uint64                    // counts their changes
 }
 
 // NewCompiler returns a Compiler that has seen nothing.
 func NewCompiler() *Compiler {
-	return &Compiler{routing: routing.NewMemory(), routes: map[*config.Edition]*compiled{}, upstreams: map[*config.Edition]*compiled{}}
+	return &Compiler{routing: routing.NewMemory(), routes: map[*config.Edition]*compiled{}, upstreams: map[*config.Edition]*compiled{}, scopes: map[string]release.Object{}}
 }
 
 // Compile is the function Compile, at the cost of what changed.
@@ -38,8 +39,7 @@ func (c *Compiler) Compile(gw *config.Gateway, scope Scope) (objects []release.O
 	c.routing.Begin()
 	err := b.edge(func(l *config.Listener, form *shard.Form) error {
 		if form != nil {
-			b.parted(l, form)
-			return nil
+			return b.encodedParts(c.routing, l, form)
 		}
 		body, refs, err := b.routing.Encoded(c.routing, l, b.httpsPort(), func(i int) any { return b.made[i] })
 		b.objects = append(b.objects, release.Object{Audience: release.Edge, Type: release.TypeRoute, Name: l.Name, Body: body, Pos: l.Pos, Refs: refs})

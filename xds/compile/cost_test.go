@@ -10,7 +10,8 @@ import (
 )
 
 // TestCost gates what a thousand routes cost to compile and to make a release
-// of.
+// of. Of it, 20 allocations for each of the 512 parts are for a route
+// configuration and a scope: an edit is cheap for every proxy, and so dearer here.
 func TestCost(t *testing.T) {
 	gw := large(1_000)
 	made := func(gw *config.Gateway) {
@@ -20,7 +21,7 @@ func TestCost(t *testing.T) {
 		}
 	}
 	cost.AtMost(t, "compile of 1,000 routes", cost.Of(3, func() { compile.Compile(gw, compile.Scope{}) }),
-		cost.Cost{Allocs: 240_000, Bytes: 20_500_000})
+		cost.Cost{Allocs: 255_000, Bytes: 22_500_000})
 	cost.AtMost(t, "compile and release of 1,000 routes", cost.Of(3, func() { made(gw) }),
-		cost.Cost{Allocs: 343_000, Bytes: 29_000_000})
+		cost.Cost{Allocs: 370_000, Bytes: 32_500_000})
 }

@@ -19,6 +19,7 @@ import (
 	limitfilterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ratelimit/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -26,8 +27,10 @@ import (
 	"tollgate/api/contract"
 	"tollgate/xds/compile/field"
 	"tollgate/xds/compile/guard"
+	"tollgate/xds/compile/headers"
 	"tollgate/xds/compile/limiting"
 	"tollgate/xds/compile/routing"
+	"tollgate/xds/compile/shard"
 	"tollgate/xds/config"
 )
 
@@ -37,13 +40,13 @@ const floodAddresses = 50_000
 
 // filters are those of a listener. What routes decide is not here: an edit of
 // this list reconnects every client.
-func (b *builder) filters(l *config.Listener) []*hcmv3.HttpFilter {
+func (b *builder) filters(l *config.Listener, form *shard.Form) []*hcmv3.HttpFilter {
 	out := append(guards(), filter(routing.CORSFilter, &corsv3.Cors{}))
 	if l.Flood != nil {
 		out = append(out, filter(floodFilter, flood(l.Flood)))
 	}
 	out = append(
-		out, filter(routing.AuthzFilter, b.extAuthz()),
+		out, filter(routing.AuthzFilter, b.extAuthz(form)),
 		filter(limiting.DenyFilter, rateLimit("deny", true)), filter(limiting.OpenFilter, rateLimit("open", false)),
 	)
 	sizes, prefixes := map[int64]bool{config.DefaultMaxBody: true}, false
@@ -52,7 +55,7 @@ func (b *builder) filters(l *config.Listener) []*hcmv3.HttpFilter {
 		if r.MaxBody > 0 {
 			sizes[r.MaxBody] = true
 		}
-		prefixes = prefixes || routing.PrefixRemovals(r) != nil
+		prefixes = prefixes || headers.PrefixRemovals(r) != nil
 	}
 	for _, size := range slices.Sorted(maps.Keys(sizes)) {
 		// It takes no per-route settings, so there is one of each size, asleep but
@@ -119,11 +122,11 @@ func flood(f *config.Flood) *floodv3.LocalRateLimit {
 
 // extAuthz fails closed. It may change only the headers that carry identity,
 // and sees all others: rules may ask for any of them.
-func (b *builder) extAuthz() *authzfilterv3.ExtAuthz {
+func (b *builder) extAuthz(form *shard.Form) *authzfilterv3.ExtAuthz {
 	// A try outlasts the 300 ms that a token may wait for its issuer's new key; a
 	// second one still fits when the first met a server that hangs.
 	call := field.Call{Cluster: extAuthzCluster, Timeout: 700 * time.Millisecond, Retries: 2, PerTry: 350 * time.Millisecond}
-	return &authzfilterv3.ExtAuthz{
+	out := &authzfilterv3.ExtAuthz{
 		TransportApiVersion:        corev3.ApiVersion_V3,
 		Services:                   &authzfilterv3.ExtAuthz_GrpcService{GrpcService: call.GRPCService()},
 		StatusOnError:              &typev3.HttpStatus{Code: typev3.StatusCode_ServiceUnavailable},
@@ -138,6 +141,10 @@ func (b *builder) extAuthz() *authzfilterv3.ExtAuthz {
 			AllowExpression: field.Regex("^(x-auth-.*|x-envoy-upstream-stream-duration-ms|authorization|" + regexp.QuoteMeta(keyHeader(b.gw)) + ")$"),
 		},
 	}
+	if form != nil { // what rules see is what upstreams see
+		out.DisallowedHeaders = &matcherv3.ListStringMatcher{Patterns: []*matcherv3.StringMatcher{field.Exact(contract.HeaderScope)}}
+	}
+	return out
 }
 
 // How long a route waits for its limits. A limiter answers within its own, much

@@ -70,6 +70,7 @@ func (b *builder) address(l *config.Listener) netip.AddrPort {
 // routed is a connection manager that finds its routes in one place or in parts.
 func (b *builder) routed(l *config.Listener, form *shard.Form, trusted bool) *hcmv3.HttpConnectionManager {
 	out := b.connectionManager(l, trusted)
+	out.HttpFilters = b.filters(l, form)
 	if form != nil {
 		inParts(out, l, *form)
 	}
@@ -85,7 +86,6 @@ func (b *builder) connectionManager(l *config.Listener, trusted bool) *hcmv3.Htt
 			// one serving; with one it would answer 404.
 			RouteConfigName: l.Name, ConfigSource: field.ADS(0),
 		}},
-		HttpFilters:      b.filters(l),
 		LocalReplyConfig: refusal.LocalReplies(),
 		AccessLog:        b.accessLog(),
 		Tracing:          b.tracing(),

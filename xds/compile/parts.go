@@ -1,8 +1,8 @@
 package compile
 
 import (
+	"fmt"
 	"hash/fnv"
-	"strconv"
 	"time"
 
 	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
@@ -13,6 +13,7 @@ import (
 
 	"tollgate/api/contract"
 	"tollgate/xds/compile/field"
+	"tollgate/xds/compile/routing"
 	"tollgate/xds/compile/shard"
 	"tollgate/xds/config"
 	"tollgate/xds/release"
@@ -21,10 +22,29 @@ import (
 // form is how the routes of a listener are parted, so that Envoy need not take
 // in all of them again when one is edited; nil for not at all.
 func (b *builder) form(l *config.Listener) *shard.Form {
-	if b.scope.Form != nil && !l.RedirectHTTPS {
+	if l.RedirectHTTPS {
+		return nil
+	}
+	if b.scope.Form != nil {
 		return b.scope.Form
 	}
-	return nil
+	if len(b.gw.Routes) <= shard.Enough {
+		return nil
+	}
+	weights, routes := b.routing.Weights(l)
+	if routes <= shard.Enough {
+		return nil
+	}
+	f, cost, whole := shard.Choose(weights)
+	if cost > 4*shard.Enough {
+		b.warnings = append(b.warnings, fmt.Sprintf(
+			"listeners[%s]: every edit of one of its %d routes makes a proxy take in %d routes on average, because many routes are for all hosts and all paths; "+
+				"routes that name a host, or a path, are edited more cheaply", l.Name, routes, cost))
+	}
+	if 2*cost > whole {
+		return nil
+	}
+	return &f
 }
 
 // parted adds the routes of a listener.
@@ -35,14 +55,41 @@ func (b *builder) parted(l *config.Listener, form *shard.Form) {
 		b.add(release.Edge, release.TypeRoute, l.Name, whole.Configuration, l.Pos, whole.Refs...)
 		return
 	}
-	name := func(part int) string { return partName(l, form, part) }
-	for i, part := range t.Parts(*form, name) {
-		b.add(release.Edge, release.TypeRoute, name(i), part.Configuration, l.Pos, part.Refs...)
-		b.add(release.Edge, release.TypeScope, name(i), &routev3.ScopedRouteConfiguration{
-			Name: name(i), RouteConfigurationName: name(i), Key: &routev3.ScopedRouteConfiguration_Key{
-				Fragments: []*routev3.ScopedRouteConfiguration_Key_Fragment{{Type: &routev3.ScopedRouteConfiguration_Key_Fragment_StringKey{StringKey: name(i)}}},
+	for _, part := range t.Parts(*form, partsName(l, form)) {
+		name := part.Configuration.GetName()
+		b.add(release.Edge, release.TypeRoute, name, part.Configuration, l.Pos, part.Refs...)
+		scope := scopeOf(name)
+		scope.Pos = l.Pos
+		b.objects = append(b.objects, scope)
+	}
+}
+
+// encodedParts adds the routes of a listener, those that changed encoded anew.
+func (b *builder) encodedParts(m *routing.Memory, l *config.Listener, form *shard.Form) error {
+	parts, err := b.routing.EncodedParts(m, l, *form, partsName(l, form), func(i int) any { return b.made[i] })
+	for _, part := range parts {
+		b.objects = append(b.objects, release.Object{Audience: release.Edge, Type: release.TypeRoute, Name: part.Name, Body: part.Body, Pos: l.Pos, Refs: part.Refs, Memo: part.Memo})
+		scope, known := b.memory.scopes[part.Name]
+		if !known {
+			scope = scopeOf(part.Name)
+			scope.Memo = &release.Memo{}
+			b.memory.scopes[part.Name] = scope
+		}
+		scope.Pos = l.Pos
+		b.objects = append(b.objects, scope)
+	}
+	return err
+}
+
+// scopeOf is the scope of a part.
+func scopeOf(name string) release.Object {
+	return release.Object{
+		Audience: release.Edge, Type: release.TypeScope, Name: name, Refs: []release.Ref{{Type: release.TypeRoute, Name: name}},
+		Message: &routev3.ScopedRouteConfiguration{
+			Name: name, RouteConfigurationName: name, Key: &routev3.ScopedRouteConfiguration_Key{
+				Fragments: []*routev3.ScopedRouteConfiguration_Key_Fragment{{Type: &routev3.ScopedRouteConfiguration_Key_Fragment_StringKey{StringKey: name}}},
 			},
-		}, l.Pos, release.Ref{Type: release.TypeRoute, Name: name(i)})
+		},
 	}
 }
 
@@ -51,19 +98,16 @@ func routesRefs(l *config.Listener, form *shard.Form) []release.Ref {
 	if form == nil {
 		return []release.Ref{{Type: release.TypeRoute, Name: l.Name}}
 	}
-	out := make([]release.Ref, form.Parts())
+	out, prefix := make([]release.Ref, form.Parts()), partsName(l, form)
 	for i := range out {
-		out[i] = release.Ref{Type: release.TypeScope, Name: partName(l, form, i)}
+		out[i] = release.Ref{Type: release.TypeScope, Name: routing.PartName(prefix, i)}
 	}
 	return out
 }
 
-// partName is that of a part, of its scope and of the scope's key. Proxies hold
-// the scopes of all listeners and forms together, so that each has its own.
-func partName(l *config.Listener, f *shard.Form, part int) string {
-	return partsName(l, f) + "/" + strconv.Itoa(part)
-}
-
+// partsName begins the names of parts, which are those of their scopes and keys,
+// too. Proxies hold the scopes of all listeners and forms together, so that each
+// has its own.
 func partsName(l *config.Listener, f *shard.Form) string { return l.Name + "/" + f.Name() }
 
 // inParts makes a connection manager look for each route in one part. The part

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -20,11 +21,15 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	authzfilterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 
+	"tollgate/api/contract"
+	"tollgate/xds/compile"
 	"tollgate/xds/compile/field"
 	"tollgate/xds/compile/shard"
 	"tollgate/xds/config"
+	"tollgate/xds/release"
 )
 
 // mixed is a gateway of n routes that overlap as much as they can: few hosts,
@@ -74,7 +79,7 @@ func pick(r *rand.Rand, from ...string) string { return from[r.IntN(len(from))] 
 func words(r *rand.Rand, n int) string {
 	out := ""
 	for range n {
-		out += "/" + pick(r, "a", "b", "api", "v1", "r-17", "%2B", "A")
+		out += "/" + pick(r, "a", "b", "api", "v1", "r-17", "%C3%BC", "%c3%bc", "A")
 	}
 	return out
 }
@@ -236,6 +241,98 @@ func compare(t *testing.T, form string, whole, parts *edge, requests []call) map
 	return found
 }
 
+// TestFewRoutesAreWhole: what is new with many routes is not there with few.
+func TestFewRoutesAreWhole(t *testing.T) {
+	t.Parallel()
+	for n, parted := range map[int]bool{1: false, shard.Enough: false, shard.Enough + 1: true} {
+		objects, _ := compile.Compile(large(n), scope())
+		scopes, routes := 0, 0
+		for _, o := range objects {
+			if o.Type == release.TypeScope {
+				scopes++
+			}
+			if o.Type == release.TypeRoute {
+				routes++
+			}
+		}
+		if parted != (scopes > 0) || routes != max(scopes, 1) {
+			t.Errorf("%d routes: %d scopes, %d route configurations", n, scopes, routes)
+		}
+	}
+}
+
+// TestAnEditStaysInItsPart: one edited route among many changes the parts that
+// it is in, and nothing else of what proxies are sent.
+func TestAnEditStaysInItsPart(t *testing.T) {
+	t.Parallel()
+	make := func(edit func(*config.Gateway)) *release.Release {
+		gw := &config.Gateway{Listeners: []config.Listener{{Name: "http", Address: netip.MustParseAddrPort("127.0.0.1:8080")}}}
+		for i := range 2_000 {
+			gw.Routes = append(gw.Routes, &config.Route{
+				Name: fmt.Sprint("r", i), Match: config.Match{Hosts: []string{fmt.Sprintf("t%d.test", i)}}, Auth: config.Auth{Mode: config.AuthPublic},
+				Respond: &config.Respond{Status: 200, Body: "old"},
+			})
+		}
+		edit(gw)
+		objects, _ := compile.Compile(gw, scope())
+		out, err := release.New(objects)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	before := make(func(*config.Gateway) {})
+	for name, edit := range map[string]func(*config.Gateway){
+		"edited":  func(gw *config.Gateway) { gw.Routes[700].Respond.Body = "new" },
+		"added":   func(gw *config.Gateway) { gw.Routes = append(gw.Routes, fresh()) },
+		"removed": func(gw *config.Gateway) { gw.Routes = append(gw.Routes[:700:700], gw.Routes[701:]...) },
+	} {
+		changed := map[string]int{}
+		after := make(edit)
+		for _, url := range []string{release.TypeListener, release.TypeScope, release.TypeRoute} {
+			for one := range after.Resources(release.Edge, url) {
+				if old := before.Get(release.Edge, url, one.Name); old == nil || old.Version != one.Version {
+					changed[url]++
+					if hosts := len(one.Body.GetValue()); hosts > 8_000 {
+						t.Errorf("%s: a part of %d bytes", name, hosts)
+					}
+				}
+			}
+		}
+		if len(changed) != 1 || changed[release.TypeRoute] != 1 {
+			t.Errorf("%s: changed %v", name, changed)
+		}
+	}
+}
+
+func fresh() *config.Route {
+	return &config.Route{
+		Name: "new", Match: config.Match{Hosts: []string{"new.test"}}, Auth: config.Auth{Mode: config.AuthPublic},
+		Respond: &config.Respond{Status: 200, Body: "new"},
+	}
+}
+
+// TestPartsWarn: who cannot be helped is told so.
+func TestPartsWarn(t *testing.T) {
+	t.Parallel()
+	gw := &config.Gateway{Listeners: []config.Listener{{Name: "http"}}}
+	for i := range 1_000 {
+		gw.Routes = append(gw.Routes, &config.Route{
+			Name: fmt.Sprint("r", i), Match: config.Match{Kind: config.PathRegex, Path: fmt.Sprintf("/.*/%04d", i)}, Auth: config.Auth{Mode: config.AuthPublic},
+			Respond: &config.Respond{Status: 200},
+		})
+	}
+	objects, warnings := compile.Compile(gw, scope())
+	if len(warnings) != 1 || !strings.Contains(warnings[0], "listeners[http]") {
+		t.Errorf("warnings %q", warnings)
+	}
+	for _, o := range objects {
+		if c, ok := o.Message.(*routev3.RouteConfiguration); ok && o.Name != "http" {
+			t.Fatalf("parted for nothing: %s of %d hosts", o.Name, len(c.GetVirtualHosts()))
+		}
+	}
+}
+
 // TestEnvoyComputesParts: Envoy takes the formula of every form and computes
 // what we do, whatever case, port and dot a host is written with.
 func TestEnvoyComputesParts(t *testing.T) {
@@ -305,4 +402,39 @@ func told(t *testing.T, c call, through *http.Client) string {
 	}
 	_ = resp.Body.Close()
 	return resp.Header.Get("x-part")
+}
+
+// TestPartsAreNobodysBusiness: what Envoy notes for itself is shown neither to
+// upstreams nor to the servers that decide, and is not a client's to say.
+func TestPartsAreNobodysBusiness(t *testing.T) {
+	t.Parallel()
+	objects, _ := compile.Compile(large(shard.Enough+1), scope())
+	hidden := 0
+	for _, o := range objects {
+		switch m := o.Message.(type) {
+		case *routev3.RouteConfiguration:
+			if !slices.Contains(m.GetRequestHeadersToRemove(), contract.HeaderScope) {
+				t.Fatalf("%s sends it to upstreams", o.Name)
+			}
+		case *listenerv3.Listener:
+			if o.Audience != release.Edge {
+				continue
+			}
+			hcm, authz := &hcmv3.HttpConnectionManager{}, &authzfilterv3.ExtAuthz{}
+			if err := m.GetFilterChains()[0].GetFilters()[0].GetTypedConfig().UnmarshalTo(hcm); err != nil {
+				t.Fatal(err)
+			}
+			for _, f := range hcm.GetHttpFilters() {
+				if f.GetName() == contract.AuthzFilter && f.GetTypedConfig().UnmarshalTo(authz) == nil && len(authz.GetDisallowedHeaders().GetPatterns()) == 1 {
+					hidden++
+				}
+			}
+			if n := len(hcm.GetEarlyHeaderMutationExtensions()); n != 2 {
+				t.Errorf("%d early mutations: clients' own words go first", n)
+			}
+		}
+	}
+	if hidden != 1 {
+		t.Error("the authorization servers see it")
+	}
 }

@@ -12,6 +12,7 @@ import (
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 
 	"tollgate/api/contract"
+	"tollgate/xds/compile/bounds"
 	"tollgate/xds/compile/field"
 	"tollgate/xds/compile/matching"
 	"tollgate/xds/config"
@@ -106,7 +107,7 @@ func (b *Builder) action(r *config.Route, v *variant) *routev3.RouteAction {
 	if r.WebSocket {
 		out.UpgradeConfigs = []*routev3.RouteAction_UpgradeConfig{{UpgradeType: "websocket", Enabled: field.Bool(true)}}
 	}
-	if Streams(r, b.upstreams) {
+	if bounds.Streams(r, b.upstreams) {
 		out.MaxStreamDuration = &routev3.RouteAction_MaxStreamDuration{MaxStreamDuration: field.Duration(r.MaxStream)}
 	}
 	if r.High {

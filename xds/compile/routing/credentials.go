@@ -1,8 +1,6 @@
 package routing
 
 import (
-	"time"
-
 	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
@@ -15,12 +13,6 @@ import (
 // TrailerFilter names the filter that keeps what identifies a caller out of
 // trailers. It sleeps but on routes whose upstream is sent trailers.
 const TrailerFilter = "tollgate.trailers"
-
-const (
-	// longRequest is the timeout from which a route is one of streams: shorter
-	// ones end before it matters that a credential did.
-	longRequest = time.Minute
-)
 
 // CredentialHeaders are the headers that callers show credentials in.
 func CredentialHeaders(gw *config.Gateway) []string {
@@ -81,43 +73,3 @@ func (b *Builder) passesTrailers(r *config.Route) bool {
 	}
 	return false
 }
-
-// Streams reports whether requests of a route may go on for so long that the
-// credential which opened them can end before they do.
-func Streams(r *config.Route, upstreams map[string]*config.Upstream) bool {
-	if r.Upstream == "" {
-		return false
-	}
-	if r.WebSocket || long(r.Timeout.Default) {
-		return true
-	}
-	for _, t := range r.Timeout.ByMethod {
-		if long(t) {
-			return true
-		}
-	}
-	// A call of gRPC may send for ever, and its timeout starts when it is done.
-	u := upstreams[r.Upstream]
-	if len(u.Split) == 0 {
-		return u.Protocol == config.GRPC
-	}
-	for _, m := range u.Split {
-		if upstreams[m.Upstream].Protocol == config.GRPC {
-			return true
-		}
-	}
-	return false
-}
-
-// MaxBody is the bound of a route's request bodies in bytes, 0 for none.
-func MaxBody(r *config.Route, upstreams map[string]*config.Upstream) int64 {
-	switch {
-	case r.MaxBody != config.BodyNotWritten:
-		return r.MaxBody
-	case Streams(r, upstreams):
-		return 0
-	}
-	return config.DefaultMaxBody
-}
-
-func long(timeout time.Duration) bool { return timeout == 0 || timeout > longRequest }

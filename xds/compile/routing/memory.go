@@ -6,18 +6,13 @@ import (
 	"slices"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
-	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
+	"tollgate/xds/compile/encoded"
 	"tollgate/xds/compile/guard"
+	"tollgate/xds/compile/shard"
 	"tollgate/xds/config"
 	"tollgate/xds/release"
-)
-
-// The fields of Envoy's messages that hold others of them.
-const (
-	hostsOfConfiguration protowire.Number = 2
-	routesOfHost         protowire.Number = 3
 )
 
 // Memory is what one Builder leaves to the next: the encoded routes of what did
@@ -25,8 +20,10 @@ const (
 type Memory struct {
 	serial uint64
 	routes map[memoryKey][]*entry
-	hosts  map[string]map[string]*encodedHost // by listener, by the routes of the host
-	refs   map[string][]release.Ref           // by listener, of all its hosts
+	hosts  map[string]map[string]*encoded.Host   // by listener, by the routes of the host
+	refs   map[string][]release.Ref              // by listener, of all its hosts
+	parted map[string]map[string][]*encoded.Host // by listener and form, by the routes of the host, by column
+	parts  map[string]*lastParts                 // by listener and form
 
 	nextRoutes map[memoryKey][]*entry
 }
@@ -41,12 +38,6 @@ type memoryKey struct {
 type kept struct {
 	id   uint64 // of no other entry of the Memory
 	body []byte // the route as a field of its virtual host
-}
-
-// encodedHost is a virtual host but for its name and its domains.
-type encodedHost struct {
-	routes, settings []byte
-	refs             []release.Ref
 }
 
 // NewMemory returns a Memory of nothing.
@@ -68,28 +59,28 @@ func (b *Builder) Encoded(m *Memory, l *config.Listener, httpsPort uint16, same 
 	around.Name = l.Name
 	if l.RedirectHTTPS {
 		around.VirtualHosts = []*routev3.VirtualHost{b.toHTTPS(httpsPort)}
-		body, err := encoded(around)
+		body, err := encoded.Message(around)
 		return body, nil, err
 	}
-	known, used, anew := m.hosts[l.Name], map[string]*encodedHost{}, false
+	known, used, anew := m.hosts[l.Name], map[string]*encoded.Host{}, false
 	var fault error
-	byHost, _ := b.byHost(l, func(i int) []*entry {
+	byHost := b.byHost(l, func(i int) []*entry {
 		entries, err := b.remembered(m, i, memoryKey{same(i), l.TLS != nil})
 		if err != nil {
 			fault = err
 		}
 		return entries
 	})
-	groups := map[string]*routev3.VirtualHost{}
-	var order []string
+	groups := map[string]*encoded.Piece{}
+	var pieces []*encoded.Piece
 	for _, host := range slices.Sorted(maps.Keys(byHost)) {
 		entries := reachable(byHost, host)
 		key := "of names " + idsOf(entries)
 		if host == "*" { // it shares with nobody
 			key = "*" + key
 		}
-		if vh := groups[key]; vh != nil {
-			vh.Domains = append(vh.GetDomains(), host)
+		if one := groups[key]; one != nil {
+			one.Hosts = append(one.Hosts, host)
 			continue
 		}
 		if used[key] = known[key]; used[key] == nil {
@@ -99,23 +90,23 @@ func (b *Builder) Encoded(m *Memory, l *config.Listener, httpsPort uint16, same 
 			}
 			used[key], anew = one, true
 		}
-		groups[key] = &routev3.VirtualHost{Name: host, Domains: []string{host}}
-		order = append(order, key)
+		groups[key] = &encoded.Piece{Hosts: []string{host}, Body: used[key]}
+		pieces = append(pieces, groups[key])
 	}
 	if fault != nil {
 		return nil, nil, fault
 	}
-	body, err := join(around, order, groups, used)
+	body, err := encoded.Join(around, pieces)
 	if err != nil {
 		return nil, nil, err
 	}
 	if m.hosts == nil {
-		m.hosts, m.refs = map[string]map[string]*encodedHost{}, map[string][]release.Ref{}
+		m.hosts, m.refs = map[string]map[string]*encoded.Host{}, map[string][]release.Ref{}
 	}
 	if anew || len(used) != len(known) {
 		var named mentions
-		for _, key := range order {
-			named.add(used[key].refs)
+		for _, one := range pieces {
+			named.add(one.Body.Refs)
 		}
 		m.refs[l.Name] = named.refs
 	}
@@ -143,25 +134,14 @@ func (b *Builder) remembered(m *Memory, i int, key memoryKey) ([]*entry, error) 
 
 // keep encodes an entry and lets its message go.
 func (m *Memory) keep(e *entry) error {
-	body, err := encoded(e.route)
+	body, err := encoded.Message(e.route)
 	if err != nil {
 		return err
 	}
 	m.serial++
-	e.kept = &kept{id: m.serial, body: protowire.AppendBytes(protowire.AppendTag(nil, routesOfHost, protowire.BytesType), body)}
+	e.kept = &kept{id: m.serial, body: encoded.Route(body)}
 	e.route = nil
 	return nil
-}
-
-func encoded(message interface {
-	proto.Message
-	ValidateAll() error
-},
-) ([]byte, error) {
-	if err := message.ValidateAll(); err != nil {
-		return nil, err
-	}
-	return proto.MarshalOptions{Deterministic: true}.Marshal(message)
 }
 
 // idsOf is equal for equal lists of routes at equal places.
@@ -173,54 +153,39 @@ func idsOf(entries []*entry) string {
 	return string(out)
 }
 
-func (b *Builder) encodeHost(entries []*entry) (*encodedHost, error) {
-	out := &encodedHost{}
-	var named mentions
+func (b *Builder) encodeHost(entries []*entry) (*encoded.Host, error) {
+	out, err := b.encodeColumns(entries, shard.Form{})
+	if err != nil {
+		return nil, err
+	}
+	return out[0], nil
+}
+
+// encodeColumns encodes a virtual host once for each column of a form.
+func (b *Builder) encodeColumns(entries []*entry, f shard.Form) ([]*encoded.Host, error) {
+	g := &group{entries: b.ordered(entries)}
 	var looks guard.Host
-	for _, e := range b.ordered(entries) {
+	for _, e := range g.entries {
 		if e.kept == nil { // one that was added
 			if err := (&Memory{}).keep(e); err != nil {
 				return nil, err
 			}
 		}
-		out.routes = append(out.routes, e.kept.body...)
-		named.add(e.refs)
 		looks.Look(&e.from.Match)
 	}
-	out.refs = named.refs
-	var err error
-	out.settings, err = proto.MarshalOptions{Deterministic: true}.Marshal(&routev3.VirtualHost{TypedPerFilterConfig: looks.PerHost()})
-	return out, err
-}
-
-// join puts the virtual hosts where they stand in the configuration around them,
-// whose fields before them are its name alone.
-func join(around *routev3.RouteConfiguration, order []string, groups map[string]*routev3.VirtualHost, hosts map[string]*encodedHost) ([]byte, error) {
-	first, err := proto.Marshal(&routev3.RouteConfiguration{Name: around.GetName()})
+	settings, err := proto.MarshalOptions{Deterministic: true}.Marshal(&routev3.VirtualHost{TypedPerFilterConfig: looks.PerHost()})
 	if err != nil {
 		return nil, err
 	}
-	if err := around.ValidateAll(); err != nil {
-		return nil, err
-	}
-	around.Name = ""
-	last, err := proto.MarshalOptions{Deterministic: true}.Marshal(around)
-	if err != nil {
-		return nil, err
-	}
-	heads, size := make([][]byte, len(order)), len(first)+len(last)
-	for i, key := range order {
-		if heads[i], err = encoded(groups[key]); err != nil {
-			return nil, err
+	out := make([]*encoded.Host, f.Columns())
+	for column, entries := range g.columns(f) {
+		one, named := &encoded.Host{Settings: settings}, mentions{}
+		for _, e := range entries {
+			one.Routes = append(one.Routes, e.kept.body...)
+			named.add(e.refs)
 		}
-		size += len(heads[i]) + len(hosts[key].routes) + len(hosts[key].settings) + 16
+		one.Refs = named.refs
+		out[column] = one
 	}
-	out := append(make([]byte, 0, size), first...)
-	for i, key := range order {
-		one := hosts[key]
-		out = protowire.AppendTag(out, hostsOfConfiguration, protowire.BytesType)
-		out = protowire.AppendVarint(out, uint64(len(heads[i])+len(one.routes)+len(one.settings)))
-		out = append(append(append(out, heads[i]...), one.routes...), one.settings...)
-	}
-	return append(out, last...), nil
+	return out, nil
 }

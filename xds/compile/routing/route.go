@@ -4,15 +4,15 @@ import (
 	"slices"
 	"strings"
 
-	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	authzfilterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
-	headerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"tollgate/api/contract"
+	"tollgate/xds/compile/bounds"
 	"tollgate/xds/compile/field"
+	"tollgate/xds/compile/headers"
 	"tollgate/xds/compile/matching"
 	"tollgate/xds/config"
 	"tollgate/xds/release"
@@ -34,8 +34,8 @@ func (b *Builder) entries(i int, secure bool) []*entry {
 	r := b.gw.Routes[i]
 	base := routev3.Route{
 		TypedPerFilterConfig: b.perFilter(i),
-		RequestHeadersToAdd:  additions(r.RequestHeaders), RequestHeadersToRemove: append(removals(r.RequestHeaders), b.withheld(r)...),
-		ResponseHeadersToAdd: additions(r.ResponseHeaders), ResponseHeadersToRemove: removals(r.ResponseHeaders),
+		RequestHeadersToAdd:  headers.Additions(r.RequestHeaders), RequestHeadersToRemove: append(headers.Removals(r.RequestHeaders), b.withheld(r)...),
+		ResponseHeadersToAdd: headers.Additions(r.ResponseHeaders), ResponseHeadersToRemove: headers.Removals(r.ResponseHeaders),
 	}
 	var routes []*routev3.Route
 	switch {
@@ -89,7 +89,7 @@ func (b *Builder) perFilter(i int) map[string]*anypb.Any {
 		out[filter] = typed
 	}
 	// The default is awake in the chain: most routes say nothing of it.
-	if size := MaxBody(r, b.upstreams); size != config.DefaultMaxBody && r.Upstream != "" {
+	if size := bounds.MaxBody(r, b.upstreams); size != config.DefaultMaxBody && r.Upstream != "" {
 		out[BodyFilter(config.DefaultMaxBody)] = b.unauthorized[AuthzFilter]
 		if size > 0 {
 			out[BodyFilter(size)] = b.enabled
@@ -101,7 +101,7 @@ func (b *Builder) perFilter(i int) map[string]*anypb.Any {
 	if r.CORS != nil {
 		out[CORSFilter] = field.Any(corsPolicy(r))
 	}
-	if m := PrefixRemovals(r); m != nil {
+	if m := headers.PrefixRemovals(r); m != nil {
 		out[HeaderMutationFilter] = field.Any(m)
 	}
 	return out
@@ -211,54 +211,4 @@ func WeightedClusters(u *config.Upstream) *routev3.WeightedCluster {
 		}
 	}
 	return out
-}
-
-// additions are the headers of a route that are set or added.
-func additions(e config.HeaderEdit) []*corev3.HeaderValueOption {
-	var out []*corev3.HeaderValueOption
-	for _, h := range e.Set {
-		out = append(out, field.SetHeader(h.Name, h.Value))
-	}
-	for _, h := range e.Add {
-		out = append(out, field.AddHeader(h.Name, h.Value))
-	}
-	return out
-}
-
-// removals are the names to remove; prefixes are the header mutation filter's.
-func removals(e config.HeaderEdit) []string {
-	var out []string
-	for _, name := range e.Remove {
-		if !strings.HasSuffix(name, "*") {
-			out = append(out, name)
-		}
-	}
-	return out
-}
-
-// PrefixRemovals is what the header mutation filter does on a route; nil for
-// nothing.
-func PrefixRemovals(r *config.Route) *headerv3.HeaderMutationPerRoute {
-	request, response := prefixMutations(r.RequestHeaders.Remove), prefixMutations(r.ResponseHeaders.Remove)
-	if request == nil && response == nil {
-		return nil
-	}
-	return &headerv3.HeaderMutationPerRoute{Mutations: &headerv3.Mutations{RequestMutations: request, ResponseMutations: response}}
-}
-
-func prefixMutations(names []string) []*mutationv3.HeaderMutation {
-	var out []*mutationv3.HeaderMutation
-	for _, name := range names {
-		if prefix, ok := strings.CutSuffix(name, "*"); ok {
-			out = append(out, RemovePrefix(prefix))
-		}
-	}
-	return out
-}
-
-// RemovePrefix removes all headers whose names begin so.
-func RemovePrefix(prefix string) *mutationv3.HeaderMutation {
-	return &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_RemoveOnMatch_{
-		RemoveOnMatch: &mutationv3.HeaderMutation_RemoveOnMatch{KeyMatcher: field.Prefix(prefix)},
-	}}
 }

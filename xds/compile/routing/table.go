@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -19,10 +20,6 @@ import (
 
 // Table is all routes of a listener, in the order in which they are tried.
 type Table struct {
-	// Routes is how many routes of the file there are, refusals and variants of
-	// them not counted.
-	Routes int
-
 	listener *config.Listener
 	groups   []*group
 	hosts    []*routev3.VirtualHost // instead of groups: a listener that only redirects
@@ -37,7 +34,7 @@ func (b *Builder) Table(l *config.Listener, httpsPort uint16) *Table {
 		t.hosts = []*routev3.VirtualHost{b.toHTTPS(httpsPort)}
 		return t
 	}
-	t.groups, t.Routes = b.groups(l)
+	t.groups = b.groups(l)
 	return t
 }
 
@@ -78,30 +75,42 @@ func (t *Table) part(name string) Part {
 	}}
 }
 
-// Weights is what package shard chooses a form by.
-func (t *Table) Weights() []shard.Host {
-	var out []shard.Host
-	for _, g := range t.groups {
-		var paths []shard.Path
-		for _, e := range g.entries {
-			paths = append(paths, shard.PathOf(&e.from.Match))
+// Weights is what package shard chooses a form by, and how many routes of the
+// file a listener has.
+func (b *Builder) Weights(l *config.Listener) (out []shard.Host, routes int) {
+	own := map[string][]shard.Path{"*": nil}
+	for _, r := range b.gw.Routes {
+		if len(r.Listeners) > 0 && !slices.Contains(r.Listeners, l.Name) {
+			continue
 		}
-		for _, host := range g.hosts {
-			out = append(out, shard.Host{Name: host, Pattern: strings.HasPrefix(host, "*"), Routes: paths})
+		routes++
+		path := shard.PathOf(&r.Match)
+		for _, host := range hostsOf(r) {
+			own[host] = append(own[host], path)
 		}
 	}
-	return out
+	for _, host := range slices.Sorted(maps.Keys(own)) {
+		h := shard.Host{Name: host, Pattern: strings.HasPrefix(host, "*")}
+		for _, pattern := range patterns(host) {
+			h.Routes = append(h.Routes, own[pattern]...)
+		}
+		out = append(out, h)
+	}
+	return out, routes
 }
+
+// PartName is the name of a part by its number.
+func PartName(prefix string, part int) string { return prefix + "/" + strconv.Itoa(part) }
 
 // Parts are as many as the form has, in the order of their numbers. A request
 // finds in its own part what it would find in the whole: each host of it with
 // all patterns beside it, and of their routes, in the same order, all that take
 // a path of the part.
-func (t *Table) Parts(f shard.Form, name func(part int) string) []Part {
-	out, named := make([]Part, f.Parts()), make([]mentions, f.Parts())
+func (t *Table) Parts(f shard.Form, prefix string) []Part {
+	out, named, remove := make([]Part, f.Parts()), make([]mentions, f.Parts()), []string{contract.HeaderScope}
 	for i := range out {
-		out[i] = t.part(name(i))
-		out[i].Configuration.RequestHeadersToRemove = []string{contract.HeaderScope}
+		out[i] = t.part(PartName(prefix, i))
+		out[i].Configuration.RequestHeadersToRemove = remove
 	}
 	for _, g := range t.groups {
 		columns := g.columns(f)

@@ -39,8 +39,8 @@ type group struct {
 // groups are the hosts of a listener by the routes they have. Envoy never falls
 // through from one virtual host to the next, so each holds the routes of less
 // exact hosts behind its own.
-func (b *Builder) groups(l *config.Listener) (out []*group, routes int) {
-	byHost, routes := b.byHost(l, func(i int) []*entry { return b.entries(i, l.TLS != nil) })
+func (b *Builder) groups(l *config.Listener) (out []*group) {
+	byHost := b.byHost(l, func(i int) []*entry { return b.entries(i, l.TLS != nil) })
 	known := map[string]*group{}
 	for _, host := range slices.Sorted(maps.Keys(byHost)) {
 		entries := reachable(byHost, host)
@@ -58,7 +58,7 @@ func (b *Builder) groups(l *config.Listener) (out []*group, routes int) {
 		known[key] = g
 		out = append(out, g)
 	}
-	return out, routes
+	return out
 }
 
 // virtualHost holds some of the hosts and routes of a group.
@@ -70,25 +70,27 @@ func (g *group) virtualHost(hosts []string, entries []*entry) *routev3.VirtualHo
 	return out
 }
 
-// byHost gathers the entries of the routes of a listener by their hosts, and
-// counts the routes.
-func (b *Builder) byHost(l *config.Listener, entries func(i int) []*entry) (out map[string][]*entry, routes int) {
-	out = map[string][]*entry{"*": nil}
+// hostsOf are the hosts of a route; "*" for all.
+func hostsOf(r *config.Route) []string {
+	if len(r.Match.Hosts) == 0 {
+		return []string{"*"}
+	}
+	return r.Match.Hosts
+}
+
+// byHost gathers the entries of the routes of a listener by their hosts.
+func (b *Builder) byHost(l *config.Listener, entries func(i int) []*entry) map[string][]*entry {
+	out := map[string][]*entry{"*": nil}
 	for i, r := range b.gw.Routes {
 		if len(r.Listeners) > 0 && !slices.Contains(r.Listeners, l.Name) {
 			continue
 		}
-		hosts := r.Match.Hosts
-		if len(hosts) == 0 {
-			hosts = []string{"*"}
-		}
-		routes++
 		of := entries(i)
-		for _, host := range hosts {
+		for _, host := range hostsOf(r) {
 			out[host] = append(out[host], of...)
 		}
 	}
-	return out, routes
+	return out
 }
 
 // reachable lists what a request to host may match.
