@@ -49,6 +49,7 @@ func New(cfg Config) http.Handler {
 	a := &api{Config: cfg}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/status", a.status)
+	mux.HandleFunc("GET /v1/events", a.events)
 	mux.HandleFunc("GET /v1/registry", a.list)
 	mux.HandleFunc("PUT /v1/registry/{service}/{instance}", a.put)
 	mux.HandleFunc("DELETE /v1/registry/{service}/{instance}", a.remove)
@@ -69,6 +70,11 @@ func (a *api) status(w http.ResponseWriter, _ *http.Request) {
 		status.Served = &served
 	}
 	a.answer(w, status)
+}
+
+// events is what happened lately between us and a node.
+func (a *api) events(w http.ResponseWriter, r *http.Request) {
+	a.answer(w, map[string]any{"events": a.Ledger.Events(r.URL.Query().Get("node"))})
 }
 
 // allowShrink lets what waits because it takes away too much.

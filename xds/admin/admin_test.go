@@ -40,6 +40,7 @@ func TestRegistryEndpoint(t *testing.T) {
 		"climbing name":  {"PUT", "/v1/registry/order/%2e%2e%2fx", "Bearer secret", good, 400, "names are letters"},
 		"empty token":    {"PUT", "/v1/registry/order/1", "Bearer ", good, 401, "missing_credential"},
 		"other method":   {"POST", "/v1/registry/order/1", "Bearer secret", good, 404, "not_found"},
+		"events":         {"GET", "/v1/events?node=edge-1", "", "", 200, `{"events":[]}`},
 		"elsewhere":      {"GET", "/v1/nothing", "", "", 404, "not_found"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -1,6 +1,6 @@
 // Package ledger is the account of who runs what: for every stream of every
 // client of the control plane and every type, what it took last, whether it
-// answers, and in whose words it refused. Invariants: it is a record and decides
+// answers, in whose words it refused, and the last things that happened. Invariants: it is a record and decides
 // nothing; streams that call themselves alike are told apart; all that comes
 // from outside is cut, free of secrets and printable before it is kept.
 package ledger
@@ -79,6 +79,7 @@ type Account struct {
 	node, identity string
 	gone           time.Time
 	types          map[string]*entry
+	events         ring
 }
 
 type entry struct {

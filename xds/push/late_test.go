@@ -293,6 +293,31 @@ func TestRefusalNamesItsSource(t *testing.T) {
 	within(t, 5*time.Second, "rev-3", func() bool { return s.line("routeconfiguration").Revision == "rev-3" })
 }
 
+// TestEventsTell: what was sent, taken and refused, and how long it took.
+func TestEventsTell(t *testing.T) {
+	s := start(t, push.Config{})
+	c := settle(t, s, "one")
+	s.Publish(made(t, cluster("a", 1), cluster("b", 1), of(listener("http"), routes("bad", "a"))))
+	r := c.next(release.TypeRoute)
+	time.Sleep(20 * time.Millisecond)
+	c.nack(r, "no\x1b[2J")
+	within(t, 5*time.Second, "refused", func() bool { return s.state("routeconfiguration") == ledger.Refused })
+	events := s.book.Events("one")
+	last := events[len(events)-2:]
+	if last[0].What != ledger.Sent || last[0].Resource != "http" || last[1].What != ledger.Denied || last[1].Why != `no\x1b[2J` || last[1].Took < 20*time.Millisecond {
+		t.Fatalf("%+v", last)
+	}
+	taken := 0
+	for _, e := range events {
+		if e.What == ledger.Taken && e.Type == "cluster" && e.Resources == 2 {
+			taken++
+		}
+	}
+	if taken != 1 {
+		t.Fatalf("%+v", events)
+	}
+}
+
 func (s *server) line(kind string) ledger.Line {
 	for _, l := range s.book.Lines() {
 		if l.Type == kind {

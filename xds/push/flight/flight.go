@@ -38,6 +38,9 @@ type Batch struct {
 	at time.Time
 }
 
+// Took is how long the answer has taken by now.
+func (b *Batch) Took(now time.Time) time.Duration { return now.Sub(b.at) }
+
 // Note notes what the i-th resource takes the place of, for when it is refused.
 func (b *Batch) Note(i int, before slot.Prior) {
 	if b.before == nil && before != (slot.Prior{}) {

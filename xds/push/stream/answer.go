@@ -31,11 +31,22 @@ func (st *Stream) answer(sub *subscription, r *discoveryv3.DeltaDiscoveryRequest
 	st.mute = false
 	st.dropped(sub, passed, b)
 	if r.GetErrorDetail() != nil {
+		st.note(sub, ledger.Event{What: ledger.Denied, Took: b.Took(now), Why: r.GetErrorDetail().GetMessage()}, b)
 		st.nack(sub, b, r.GetErrorDetail().GetMessage())
 	} else {
+		st.note(sub, ledger.Event{What: ledger.Taken, Took: b.Took(now)}, b)
 		st.ack(sub, b)
 	}
 	st.owes(sub)
+}
+
+// note puts what happened to a response into the account.
+func (st *Stream) note(sub *subscription, e ledger.Event, b *flight.Batch) {
+	e.Type, e.Resources, e.Removed = sub.URL, len(b.Resources), len(b.Removed)
+	if len(b.Resources) > 0 {
+		e.Resource = b.Resources[0].Name
+	}
+	st.account.Note(e)
 }
 
 // owes tells the account since when the client owes an answer.
@@ -51,6 +62,7 @@ func (st *Stream) owes(sub *subscription) {
 // better.
 func (st *Stream) dropped(sub *subscription, batches []*flight.Batch, but *flight.Batch) {
 	for _, b := range slices.Backward(batches) {
+		st.note(sub, ledger.Event{What: ledger.Dropped}, b)
 		if b.Nonce == sub.trying {
 			sub.trial.Unanswered()
 			sub.trying = ""
@@ -60,14 +72,14 @@ func (st *Stream) dropped(sub *subscription, batches []*flight.Batch, but *fligh
 				continue
 			}
 			sub.slots.Change(one.Name).Back(b.Before(i))
-			sub.todo.add(one.Name)
+			sub.todo.Add(one.Name)
 			if sub.URL == release.TypeRoute {
 				st.routes.Back(one.Name)
 			}
 		}
 		for _, name := range b.Removed {
 			sub.slots.Change(name).Untold(sub.wildcard)
-			sub.todo.add(name)
+			sub.todo.Add(name)
 		}
 	}
 }
@@ -104,14 +116,14 @@ func (st *Stream) nack(sub *subscription, b *flight.Batch, why string) {
 		for _, name := range b.Removed {
 			if !sub.slots.Get(name).There() {
 				sub.slots.Change(name).Haunt() // its removal may have been refused along with the rest
-				sub.todo.add(name)
+				sub.todo.Add(name)
 			}
 		}
 	}
 	var culprits []ledger.Refusal
 	var others []string
 	for i, one := range b.Resources {
-		sub.todo.add(one.Name)
+		sub.todo.Add(one.Name)
 		newest := sub.slots.Get(one.Name).At(one.Version) // no other was sent meanwhile
 		if len(b.Resources) > 1 && !refusals.Blames(why, one.Name) {
 			st.record.Doubt(one)
@@ -130,7 +142,7 @@ func (st *Stream) nack(sub *subscription, b *flight.Batch, why string) {
 	for _, name := range st.judge(sub, b, others, len(culprits) > 0) {
 		s := sub.slots.Change(name)
 		s.Parked, s.Words = true, why
-		sub.todo.add(name)
+		sub.todo.Add(name)
 	}
 	st.site.Log.Error("client refused its config and keeps the last good one", "node", st.id, "type_url", sub.URL, "resource", strings.Join(namesOf(culprits), " "), "err", refusals.Clip(why))
 	st.account.Refused(sub.URL, why, culprits)

@@ -133,7 +133,7 @@ func (sub *subscription) doubt(name string) {
 	s := sub.slots.Change(name)
 	s.Doubt()
 	s.Claimed = true
-	sub.todo.add(name)
+	sub.todo.Add(name)
 }
 
 func (sub *subscription) subscribe(names []string, first bool) {
@@ -154,7 +154,7 @@ func (sub *subscription) subscribe(names []string, first bool) {
 			fresh.add(name)
 		}
 		s.Ask(s.Asked && !first)
-		sub.todo.add(name)
+		sub.todo.Add(name)
 	}
 	// Envoy drops, and never answers, what comes before it asked for anything of
 	// the type: the answer to an empty response shows whether it did.
@@ -179,7 +179,7 @@ func (st *Stream) unsubscribe(sub *subscription, name string) {
 	s.Forget(sub.wildcard)
 	sub.slots.Settle(name)
 	if sub.wildcard {
-		sub.todo.add(name) // it stays wanted as one of all
+		sub.todo.Add(name) // it stays wanted as one of all
 		return
 	}
 	delete(sub.stale, name)

@@ -33,7 +33,7 @@ func (st *Stream) Alarm(now time.Time) time.Duration {
 	if due, any := st.warming.Due(st.site.Hold); any {
 		next = min(next, max(due.Sub(now), time.Millisecond))
 	}
-	if sub := st.subs[release.TypeCluster]; sub != nil && len(sub.todo.names) > 0 && sub.room() == 0 {
+	if sub := st.subs[release.TypeCluster]; sub != nil && sub.todo.Any() && sub.room() == 0 {
 		next = min(next, max(withheld-now.Sub(sub.flight.Oldest()), time.Second))
 	}
 	if st.unasked() {
@@ -179,16 +179,16 @@ func (st *Stream) mark(v *view.View, now time.Time) {
 				names = []string{}
 			}
 			for _, name := range sub.slots.Move(v.All(st.audience, url), names) {
-				sub.todo.add(name)
+				sub.todo.Add(name)
 			}
 		}
 		if len(sub.stale) > 0 && !now.Before(st.fades(sub)) {
-			sub.todo.all(sub.stale)
+			sub.todo.All(sub.stale)
 		}
 	}
 	st.planned = v.Number
 	if sub := st.subs[release.TypeRoute]; sub != nil && st.warming.Ended() {
-		sub.todo.all(st.waiting)
+		sub.todo.All(st.waiting)
 	}
 }
 

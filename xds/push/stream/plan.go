@@ -75,7 +75,7 @@ func (p *plan) behind(sub *subscription, all map[string]*release.Resource, room 
 			sub.slots.Change(name).Back(slot.Prior{}) // a changed cluster warms until it gets them anew
 		}
 	}
-	sub.todo.all(behind)
+	sub.todo.All(behind)
 	return behind
 }
 
@@ -150,22 +150,18 @@ func (sub *subscription) order(all map[string]*release.Resource) []string {
 	if sub.rescan {
 		if sub.wildcard && !sub.slots.Based() {
 			for name := range all {
-				sub.todo.add(name)
+				sub.todo.Add(name)
 			}
 		}
 		for name := range sub.slots.Own() {
-			sub.todo.add(name)
+			sub.todo.Add(name)
 		}
 		sub.rescan = false
 	}
-	if len(sub.todo.names) == 0 {
+	if !sub.todo.Any() {
 		return sub.queue
 	}
-	sub.todo.names = append(sub.todo.names, sub.queue...)
-	sub.todo.sort()
-	names := sub.todo.names
-	sub.todo = due{}
-	return names
+	return sub.todo.Take(sub.queue)
 }
 
 // absent decides about a name that is not served: whether to say that it is
@@ -329,6 +325,7 @@ func (p *plan) respond(sub *subscription, resources []*release.Resource, removed
 		eds.clusters = append(eds.clusters, b.Resources)
 	}
 	sub.flight.Add(b, p.now)
+	st.note(sub, ledger.Event{What: ledger.Sent}, b)
 	p.responses = append(p.responses, frame.With(b.Nonce))
 	st.site.Metrics.Responses.WithLabelValues(sub.URL).Inc()
 	if len(names) > 0 {

@@ -6,7 +6,6 @@ package stream
 
 import (
 	"log/slog"
-	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -14,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"tollgate/xds/ledger"
+	"tollgate/xds/push/due"
 	"tollgate/xds/push/flight"
 	"tollgate/xds/push/refusals"
 	"tollgate/xds/push/routes"
@@ -81,31 +81,6 @@ func (s *set) add(name string) {
 	(*s)[name] = struct{}{}
 }
 
-// due are names to compare, perhaps more than once.
-type due struct {
-	names  []string
-	sorted int // this many, when they were last sorted
-}
-
-func (d *due) add(name string) {
-	if n := len(d.names); n >= 64 && n >= 2*d.sorted {
-		d.sort()
-	}
-	d.names = append(d.names, name)
-}
-
-func (d *due) all(names set) {
-	for name := range names {
-		d.add(name)
-	}
-}
-
-func (d *due) sort() {
-	slices.Sort(d.names)
-	d.names = slices.Compact(d.names)
-	d.sorted = len(d.names)
-}
-
 func (s set) has(name string) bool {
 	_, found := s[name]
 	return found
@@ -130,8 +105,8 @@ type subscription struct {
 	reached uint64        // the view of which it has all
 	owed    time.Time     // since when it owes an answer, as the account knows it
 
-	todo  due      // names to compare with the view
-	queue []string // of which these wait for their turn, sorted
+	todo  due.Names // names to compare with the view
+	queue []string  // of which these wait for their turn, sorted
 	// clusters were sent, and their endpoints, if this is their type, follow.
 	clusters [][]*release.Resource
 	rescan   bool // compare all of them
@@ -197,7 +172,7 @@ func (st *Stream) Settled(v *view.View) bool {
 		return true
 	}
 	for _, sub := range st.subs {
-		if sub.Deciding && (sub.flight.Len() > 0 || len(sub.queue)+len(sub.todo.names) > 0 || !sub.trial.Over()) {
+		if sub.Deciding && (sub.flight.Len() > 0 || len(sub.queue) > 0 || sub.todo.Any() || !sub.trial.Over()) {
 			return false
 		}
 	}
