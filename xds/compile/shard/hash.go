@@ -43,9 +43,11 @@ var members = func() (out [256]int) { //nolint:gochecknoglobals // a constant th
 	return out
 }()
 
-// hostPattern is RE2 for hosts whose hash has a bit. It is small, because
-// Envoy takes no large pattern in CEL (100 instructions).
-func hostPattern(bit int) string { return "^" + even(bit, "") + "$" }
+// hostPattern is RE2 for hosts whose hash has a bit, up to a port. Envoy takes
+// away a port that is one before it looks for a part, and one that is none when
+// it looks for the host. The pattern is small, because Envoy takes no large one
+// in CEL (100 instructions).
+func hostPattern(bit int) string { return "^" + even(bit, ":") + "(?::|$)" }
 
 // segmentPattern is RE2 for paths whose depth-th segment has a bit in its hash;
 // paths without such a segment have none.

@@ -38,8 +38,11 @@ func (f Form) Rows() int { return 1 << f.Host }
 // Columns is how many values the path's share of a number has.
 func (f Form) Columns() int { return 1 << f.Path }
 
-// Row is the share of a host that is no pattern.
-func (f Form) Row(host string) int { return hash(host) & (f.Rows() - 1) }
+// Row is the share of a host that is no pattern, with or without a port.
+func (f Form) Row(host string) int {
+	name, _, _ := strings.Cut(host, ":")
+	return hash(name) & (f.Rows() - 1)
+}
 
 // Column is the share of a path, which Envoy has brought into its normal form,
 // without its query.

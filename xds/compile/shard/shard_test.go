@@ -60,7 +60,7 @@ func (f formula) of(host, path string) int {
 // TestExpression: what Envoy computes is what we computed, for every form, in
 // capitals or not.
 func TestExpression(t *testing.T) {
-	hosts := []string{"", "a", "a.test", "t17.example.com", "xn--bcher-kva.example", "127.0.0.1", "[::1]", "*.x.test", strings.Repeat("a1-", 80)}
+	hosts := []string{"", "a", "a.test", "t17.example.com", "xn--bcher-kva.example", "127.0.0.1", "[::1]", "a.test:none", "[::1]:x:y", "*.x.test", strings.Repeat("a1-", 80)}
 	paths := []string{
 		"/", "", "/a", "/a/", "/a/b", "/a/b/c", "/a/b/c/d/e", "/api/v1/orders-17", "/%2f/x", "/a%2Fb/%c3%bc/z", "/~/_/-/.", "//", "/a//c",
 		"/r0042/+/" + strings.Repeat("z9", 100),
