@@ -155,6 +155,24 @@ func TestCompilerOverEdits(t *testing.T) {
 	}
 }
 
+// TestCompilerSharesHosts: a host and the pattern over it share a virtual host if
+// they reach the same, by one name or by both.
+func TestCompilerSharesHosts(t *testing.T) {
+	parser, err := language.NewParser()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, before := compile.NewCompiler(), &release.Release{}
+	for _, hosts := range []string{`a.test, "*.test"`, `a.test`, `"*.test", b.test, a.b.test`, `a.test, "*.test"`} {
+		text := "version: 1\nlisteners: [{name: http, address: 127.0.0.1:8080}]\nroutes:\n  - {name: r, match: {hosts: [" + hosts + "]}, auth: public, respond: {status: 404}}\n"
+		gw, _, err := parser.Parse([]config.Source{{Name: "g", Data: []byte(text)}}, newPEMs(t).resolve)
+		if err != nil {
+			t.Fatal(err)
+		}
+		before = same(t, gw, scope(), c, before)
+	}
+}
+
 // TestCompilerReuses: a route edited is compiled and encoded, and with it its
 // policy; the rest is the very same, wherever it stands.
 func TestCompilerReuses(t *testing.T) {

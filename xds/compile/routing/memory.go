@@ -26,6 +26,8 @@ type Memory struct {
 	parts  map[string]*lastParts                 // by listener and form
 
 	nextRoutes map[memoryKey][]*entry
+	hosted     uint64 // counts the hosts
+	buffer     []byte // of key
 }
 
 // memoryKey is what the Envoy routes of a route depend on.
@@ -36,8 +38,9 @@ type memoryKey struct {
 
 // kept is an encoded entry.
 type kept struct {
-	id   uint64 // of no other entry of the Memory
-	body []byte // the route as a field of its virtual host
+	id     uint64 // of no other entry of the Memory
+	hosted uint64 // the last host that was seen to reach it
+	body   []byte // the route as a field of its virtual host
 }
 
 // NewMemory returns a Memory of nothing.
@@ -74,17 +77,13 @@ func (b *Builder) Encoded(m *Memory, l *config.Listener, httpsPort uint16, same 
 	groups := map[string]*encoded.Piece{}
 	var pieces []*encoded.Piece
 	for _, host := range slices.Sorted(maps.Keys(byHost)) {
-		entries := reachable(byHost, host)
-		key := "of names " + idsOf(entries)
-		if host == "*" { // it shares with nobody
-			key = "*" + key
-		}
+		key := m.key(byHost, host)
 		if one := groups[key]; one != nil {
 			one.Hosts = append(one.Hosts, host)
 			continue
 		}
 		if used[key] = known[key]; used[key] == nil {
-			one, err := b.encodeHost(entries)
+			one, err := b.encodeHost(reachable(byHost, host))
 			if err != nil {
 				return nil, nil, err
 			}
@@ -144,12 +143,28 @@ func (m *Memory) keep(e *entry) error {
 	return nil
 }
 
-// idsOf is equal for equal lists of routes at equal places.
-func idsOf(entries []*entry) string {
-	out := make([]byte, 0, 4*len(entries))
-	for _, e := range entries {
-		out = append(binary.AppendUvarint(out, e.kept.id), byte(min(e.rank.host, 255)))
+// key is equal for hosts that share a virtual host: those that reach the same
+// routes at the same places. "*" shares with nobody.
+func (m *Memory) key(byHost map[string][]*entry, host string) string {
+	m.hosted++
+	out := append(m.buffer[:0], '.')
+	if host == "*" {
+		out[0] = '*'
 	}
+	place := -1
+	for _, pattern := range patterns(host) {
+		if len(byHost[pattern]) > 0 {
+			place++
+		}
+		for _, e := range byHost[pattern] {
+			if e.kept.hosted == m.hosted {
+				continue // as in reachable
+			}
+			e.kept.hosted = m.hosted
+			out = append(binary.AppendUvarint(out, e.kept.id), byte(min(place, 255)))
+		}
+	}
+	m.buffer = out
 	return string(out)
 }
 

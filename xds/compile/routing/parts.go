@@ -47,18 +47,14 @@ func (b *Builder) EncodedParts(m *Memory, l *config.Listener, f shard.Form, pref
 	hosts := map[string]*group{}
 	var order []string
 	for _, host := range slices.Sorted(maps.Keys(byHost)) {
-		entries := reachable(byHost, host)
-		key := "of names " + idsOf(entries)
-		if host == "*" { // it shares with nobody
-			key = "*" + key
-		}
+		key := m.key(byHost, host)
 		if hosts[key] != nil {
 			hosts[key].hosts = append(hosts[key].hosts, host)
 			continue
 		}
 		if used[key] = known[key]; used[key] == nil {
 			var err error
-			if used[key], err = b.encodeColumns(entries, f); err != nil {
+			if used[key], err = b.encodeColumns(reachable(byHost, host), f); err != nil {
 				return nil, err
 			}
 		}
