@@ -15,7 +15,11 @@ import (
 	"testing"
 	"time"
 
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+
 	"tollgate/xds/ledger"
+	"tollgate/xds/push"
+	"tollgate/xds/release"
 )
 
 // fleet is a gateway of many routes that answer with their name and edition.
@@ -170,4 +174,44 @@ func TestParts(t *testing.T) {
 	time.Sleep(5 * time.Second) // what retired is gone
 	serves(f.names[30], fmt.Sprintf("200 %s %d", f.names[30], f.edition[f.names[30]]))
 	stop()
+}
+
+// part is a route configuration and its scope.
+func part(name string) []release.Object {
+	scope := edge(release.TypeScope, name, &routev3.ScopedRouteConfiguration{
+		Name: name, RouteConfigurationName: name, Key: &routev3.ScopedRouteConfiguration_Key{Fragments: []*routev3.ScopedRouteConfiguration_Key_Fragment{
+			{Type: &routev3.ScopedRouteConfiguration_Key_Fragment_StringKey{StringKey: name}},
+		}},
+	})
+	scope.Refs = []release.Ref{{Type: release.TypeRoute, Name: name}}
+	return of(scope, edge(release.TypeRoute, name, &routev3.RouteConfiguration{Name: name}))
+}
+
+// TestScopesOutliveTheirListener: scopes that nobody needs by the files stay for
+// a while with their routes, for who has them and for who comes only then, and
+// go.
+func TestScopesOutliveTheirListener(t *testing.T) {
+	s := start(t, push.Config{Retire: 1500 * time.Millisecond})
+	s.Publish(made(t, of(listener("http")), part("http/x/0")))
+	one := s.connect(t, "one")
+	one.ack(one.next(release.TypeRuntime))
+	one.subscribe(release.TypeScope)
+	one.take(release.TypeScope, "http/x/0")
+	one.subscribe(release.TypeRoute, "http/x/0")
+	one.take(release.TypeRoute, "http/x/0")
+	s.Publish(made(t, of(listener("http")), part("http/y/0")))
+	if r := one.take(release.TypeScope, "http/y/0"); len(r.GetRemovedResources()) > 0 {
+		t.Fatalf("%v went at once", r.GetRemovedResources())
+	}
+	two := s.connect(t, "two")
+	two.ack(two.next(release.TypeRuntime))
+	two.subscribe(release.TypeScope)
+	two.take(release.TypeScope, "http/x/0", "http/y/0")
+	two.subscribe(release.TypeRoute, "http/x/0")
+	two.take(release.TypeRoute, "http/x/0")
+	for _, c := range []*client{one, two} {
+		if r := c.next(release.TypeScope); len(r.GetResources()) > 0 || len(r.GetRemovedResources()) != 1 || r.GetRemovedResources()[0] != "http/x/0" {
+			t.Errorf("in the end: %v", r)
+		}
+	}
 }
