@@ -63,7 +63,16 @@ func TestShrink(t *testing.T) {
 		if status := s.Status(t); !strings.Contains(status, "tollgate allow-shrink") {
 			t.Errorf("status does not say what to do:\n%s", status)
 		}
-		if _, errs, code := harness.Run(t, "allow-shrink", "--admin-address", s.Address(t, "admin"), "--data-dir", s.DataDir()); code != 0 {
+		if _, errs, code := harness.Run(t, "allow-shrink", "instances", "--admin-address", s.Address(t, "admin"), "--data-dir", s.DataDir()); code != 0 || !strings.Contains(errs, "no instances wait") {
+			t.Fatal(errs)
+		}
+		if _, errs, code := harness.Run(t, "allow-shrink", "--admin-address", s.Address(t, "admin"), "--data-dir", s.DataDir()); code != 2 {
+			t.Fatalf("without a word of what: exit %d: %s", code, errs)
+		}
+		if status := get(t, s, "/r/19", nil).Status; status != http.StatusNoContent {
+			t.Errorf("a route answers %d after another thing was allowed", status)
+		}
+		if _, errs, code := harness.Run(t, "allow-shrink", "files", "--admin-address", s.Address(t, "admin"), "--data-dir", s.DataDir()); code != 0 || !strings.Contains(errs, "20 of 21 routes") {
 			t.Fatal(errs)
 		}
 		awaitStatusThrough(t, s, "/r/19", nil, http.StatusNotFound)

@@ -103,7 +103,7 @@ func New(cfg Config) (*ControlPlane, error) {
 	}
 	api := admin.Config{
 		Ledger: book, Registry: registry, Served: pipeline.Served, Proxy: cfg.Proxy, Resend: engine.Resend,
-		AllowShrink: func() { registry.AllowShrink(); pipeline.AllowShrink() },
+		AllowShrink: map[string]func() error{"files": pipeline.AllowShrink, "instances": registry.AllowShrink},
 		Secret:      secret, Log: callers.Logger, Now: time.Now,
 	}
 	members, credentials, err := open(cfg, api, fleet, log)

@@ -74,7 +74,8 @@ type PipelineConfig struct {
 type Pipeline struct {
 	cfg     PipelineConfig
 	parser  *language.Parser
-	again   chan bool // read now, whether or not anything changed; true: what it takes away may go
+	again   chan struct{} // read now, whether or not anything changed
+	allow   chan string   // the revision of a set that may take away what it does
 	reloads *prometheus.CounterVec
 	bad     prometheus.Gauge
 
@@ -93,6 +94,7 @@ type Pipeline struct {
 	served    admin.Served
 	faults    []string // of the files
 	unkept    error    // why the last good set is not on disk
+	waits     *waiting // what waits to be allowed; nil: nothing does
 }
 
 // NewPipeline reads and compiles the files once. A fault is an error that lists
@@ -101,7 +103,8 @@ func NewPipeline(cfg PipelineConfig) (*Pipeline, error) {
 	p := &Pipeline{
 		compiler: compile.NewCompiler(), release: &release.Release{},
 		cfg:       cfg,
-		again:     make(chan bool, 1),
+		again:     make(chan struct{}, 1),
+		allow:     make(chan string, 1),
 		listeners: map[string]netip.AddrPort{},
 		reloads: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tollgate_reloads_total", Help: "Reads of the gateway file by result.",
@@ -198,21 +201,31 @@ func (p *Pipeline) Faults() []string {
 // Reload reads the files now, whether or not a change was seen.
 func (p *Pipeline) Reload() {
 	select {
-	case p.again <- false:
+	case p.again <- struct{}{}:
 	default: // it will
 	}
 }
 
-// AllowShrink reads the files now and serves them, whatever they take away.
-func (p *Pipeline) AllowShrink() {
-	select {
-	case <-p.again: // a plain one gives way
-	default:
+// AllowShrink serves what waits because it takes away too much, if the files
+// still say that, and returns what it was; nil when nothing waits.
+func (p *Pipeline) AllowShrink() error {
+	p.mu.Lock()
+	waits := p.waits
+	p.mu.Unlock()
+	if waits == nil {
+		return nil
 	}
 	select {
-	case p.again <- true:
-	default: // another is on its way
+	case p.allow <- waits.revision:
+	default: // it is on its way
 	}
+	return waits.why
+}
+
+// waiting is a set of files that takes away too much.
+type waiting struct {
+	revision string
+	why      error
 }
 
 // Run follows the files and the instances until ctx ends.
@@ -227,9 +240,11 @@ func (p *Pipeline) Run(ctx context.Context) error {
 		case err := <-failed:
 			return err
 		case <-changed:
-			p.follow(false, p.cfg.AllowShrink)
-		case allowed := <-p.again:
-			p.follow(true, allowed || p.cfg.AllowShrink)
+			p.follow(false, "")
+		case <-p.again:
+			p.follow(true, "")
+		case allowed := <-p.allow:
+			p.follow(true, allowed)
 		case <-retry.C:
 			if p.unkept != nil {
 				p.keep()
@@ -243,8 +258,8 @@ func (p *Pipeline) Run(ctx context.Context) error {
 }
 
 // follow serves what the files say now, if they say anything new or if told to.
-// What takes away too much waits until that is allowed.
-func (p *Pipeline) follow(always, allowed bool) {
+// What takes away too much waits, unless it is the set of the allowed revision.
+func (p *Pipeline) follow(always bool, allowed string) {
 	start := time.Now()
 	now, err := p.cfg.Source.Read()
 	unchanged := err == nil && p.reading != nil && now.Same(p.reading)
@@ -256,11 +271,7 @@ func (p *Pipeline) follow(always, allowed bool) {
 	if err == nil {
 		chosen = p.choose(now, p.sources)
 	}
-	if chosen.gateway != nil && !allowed {
-		if err := shrink.Gateway(p.gateway, chosen.gateway); err != nil {
-			chosen = choice{err: errors.Join(chosen.err, err), held: append(chosen.held, faulty(err, nil)...)}
-		}
-	}
+	chosen = p.shrinks(chosen, allowed)
 	if chosen.gateway != nil {
 		if err := p.serve(chosen); err != nil {
 			chosen = choice{err: errors.Join(chosen.err, err), held: append(chosen.held, faulty(err, nil)...)}
@@ -273,6 +284,22 @@ func (p *Pipeline) follow(always, allowed bool) {
 	}
 	p.reloads.WithLabelValues("ok").Inc()
 	p.cfg.Log.Info("gateway file loaded", "version", p.served.Revision, "dur", time.Since(start))
+}
+
+// shrinks lets a choice wait that takes away too much.
+func (p *Pipeline) shrinks(c choice, allowed string) choice {
+	var waits *waiting
+	if c.gateway != nil && !p.cfg.AllowShrink {
+		revision := store.Revision(p.cfg.Source.Dir(), c.sources)
+		if why := shrink.Gateway(p.gateway, c.gateway); why != nil && revision != allowed {
+			waits = &waiting{revision, why}
+			c = choice{err: errors.Join(c.err, why), held: append(c.held, faulty(why, nil)...)}
+		}
+	}
+	p.mu.Lock()
+	p.waits = waits
+	p.mu.Unlock()
+	return c
 }
 
 // serve publishes a valid set and keeps it as the last good one.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -14,23 +15,32 @@ import (
 // allowShrinkVerb lets a change that waits because it takes away too much.
 func allowShrinkVerb() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "allow-shrink", Short: "Let what waits because it takes away too many routes or endpoints", Args: cobra.NoArgs,
-		RunE: verb.Do(func(cmd *cobra.Command, _ []string) error {
+		Use: "allow-shrink files|instances", Short: "Let what waits because it takes away too many routes or endpoints",
+		Long: "files: lets the change of the files that waits as it is on disk now, because it takes away more than 30% of the routes or endpoints.\n" +
+			"instances: drops the registered instances that fell silent together and were kept.",
+		Args: cobra.MatchAll(cobra.ExactArgs(1), cobra.OnlyValidArgs), ValidArgs: []string{"files", "instances"},
+		RunE: verb.Do(func(cmd *cobra.Command, args []string) error {
 			s, err := settings.Load(cmd)
 			if err != nil {
 				return err
 			}
 			var faults []error
 			for _, address := range s.List(settings.AdminAddress) {
-				if _, err := ask(cmd.Context(), s, http.MethodPost, address, "/v1/allow-shrink"); err != nil {
+				body, err := ask(cmd.Context(), s, http.MethodPost, address, "/v1/allow-shrink/"+args[0])
+				var answer struct{ Waited string }
+				if err == nil {
+					err = json.Unmarshal(body, &answer)
+				}
+				switch {
+				case err != nil:
 					faults = append(faults, err)
+				case answer.Waited == "":
+					fmt.Fprintf(cmd.ErrOrStderr(), "%s: no %s wait\n", address, args[0])
+				default:
+					fmt.Fprintf(cmd.ErrOrStderr(), "%s: allowed: %q\n", address, answer.Waited)
 				}
 			}
-			if err := errors.Join(faults...); err != nil {
-				return err
-			}
-			fmt.Fprintln(cmd.ErrOrStderr(), "what waited is served: tollgate status says what that is")
-			return nil
+			return errors.Join(faults...)
 		}),
 	}
 	cmd.Flags().StringSlice(settings.AdminAddress, []string{"127.0.0.1:9900"}, "admin addresses of the control planes, `host:port,…`")

@@ -36,8 +36,9 @@ type Config struct {
 	// Resend forgets what a node refused and sends it again; it returns to how many
 	// streams. nil: nobody can.
 	Resend func(node string) int
-	// AllowShrink lets what waits because it takes away too much. nil: nobody can.
-	AllowShrink func()
+	// AllowShrink lets what waits because it takes away too much, by what it is, and
+	// returns what waited; nil when nothing did.
+	AllowShrink map[string]func() error
 	// Owns says whether a request's connection proved to be a service: that needs
 	// no token, and may register nothing else. nil: none does.
 	Owns func(r *http.Request, service string) bool
@@ -54,7 +55,7 @@ func New(cfg Config) http.Handler {
 	mux.HandleFunc("PUT /v1/registry/{service}/{instance}", a.put)
 	mux.HandleFunc("DELETE /v1/registry/{service}/{instance}", a.remove)
 	mux.HandleFunc("POST /v1/resend", a.resend)
-	mux.HandleFunc("POST /v1/allow-shrink", a.allowShrink)
+	mux.HandleFunc("POST /v1/allow-shrink/{what}", a.allowShrink)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		a.refuse(w, r, http.StatusNotFound, "not_found", "Not found")
 	})
@@ -78,11 +79,17 @@ func (a *api) events(w http.ResponseWriter, r *http.Request) {
 }
 
 // allowShrink lets what waits because it takes away too much.
-func (a *api) allowShrink(w http.ResponseWriter, _ *http.Request) {
-	if a.AllowShrink != nil {
-		a.AllowShrink()
+func (a *api) allowShrink(w http.ResponseWriter, r *http.Request) {
+	let := a.AllowShrink[r.PathValue("what")]
+	if let == nil {
+		a.refuse(w, r, http.StatusNotFound, "not_found", "what can wait is: files, instances")
+		return
 	}
-	a.answer(w, struct{}{})
+	said := ""
+	if waited := let(); waited != nil {
+		said = waited.Error()
+	}
+	a.answer(w, map[string]string{"waited": said})
 }
 
 // resend sends a node again what it refused, after its cause was mended.

@@ -2,8 +2,8 @@
 // machine: it hands on what both say, keeps on disk what the proxy accepted, and
 // serves that when no control plane answers, so that a proxy that starts then
 // serves its last good configuration. Invariants: nothing is kept that the proxy
-// did not accept; nothing kept is served while a control plane answers, nor after
-// one refused the proxy; what is on disk is whole or is not used; what is kept of
+// did not accept; nothing kept is served while a control plane answers, and a
+// refusal of the proxy ends it, on disk too; what is on disk is whole or is not used; what is kept of
 // one node is never served to another.
 package agent
 
@@ -132,7 +132,8 @@ func (a *Agent) DeltaAggregatedResources(down discoveryv3.AggregatedDiscoverySer
 	case down.Context().Err() != nil:
 		return down.Context().Err()
 	case status.Code(err) == codes.PermissionDenied, status.Code(err) == codes.Unauthenticated:
-		a.cfg.Log.Error("the control plane refuses the proxy", "resource", at.name, "err", err)
+		a.kept.forget()
+		a.cfg.Log.Error("the control plane refuses the proxy, what it accepted is forgotten", "resource", at.name, "err", err)
 		return err
 	case heard:
 		at.well()

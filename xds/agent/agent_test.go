@@ -262,7 +262,7 @@ func TestOthersAtTheSameAddress(t *testing.T) {
 	_, address = start(t, dir, silent)
 	want(t, (&proxy{address: address, node: "n"}).until(t, 10*time.Second, "a"), "what was kept, beside a silent control plane")
 
-	refuses, _ := serve(t, func(s *grpc.Server) {
+	refuses, over := serve(t, func(s *grpc.Server) {
 		discoveryv3.RegisterAggregatedDiscoveryServiceServer(s, &scripted{refusal: status.Error(codes.PermissionDenied, "revoked")})
 	})
 	_, address = start(t, dir, refuses)
@@ -271,6 +271,16 @@ func TestOthersAtTheSameAddress(t *testing.T) {
 	if status.Code(p.last) != codes.PermissionDenied {
 		t.Errorf("it was told %v, not that it was refused", p.last)
 	}
+	over() // now there is none at all
+	want(t, !(&proxy{address: address, node: "n"}).until(t, 2*time.Second, "a"), "what it had before it was refused, in the outage after that")
+	for range 300 {
+		if names, _ := filepath.Glob(filepath.Join(dir, "*.accepted")); len(names) == 0 {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	_, address = start(t, dir, refuses)
+	want(t, !(&proxy{address: address, node: "n"}).until(t, 2*time.Second, "a"), "what it had before it was refused, after a restart")
 }
 
 // TestDisk: damage and a folder that cannot be written are told, and stop nobody.

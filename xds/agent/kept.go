@@ -108,6 +108,16 @@ func (k *kept) owner(node string) {
 	k.node, k.types = node, map[string]map[string]*discoveryv3.Resource{}
 }
 
+// forget drops all: the proxy is not welcome any more.
+func (k *kept) forget() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for url := range k.types {
+		k.touch(url)
+	}
+	k.node, k.types = "", map[string]map[string]*discoveryv3.Resource{}
+}
+
 // of returns all that is kept of a node and when it last changed.
 func (k *kept) of(node string) ([]*discoveryv3.Resource, time.Time) {
 	k.mu.Lock()

@@ -28,6 +28,7 @@ const MaxTTL = 5 * time.Minute
 const (
 	maxServices  = 1000
 	maxInstances = 10_000 // in all
+	maxOfOne     = 2000   // of one service
 	minTTL       = time.Second
 	maxWeight    = 128
 	sweepEvery   = 200 * time.Millisecond
@@ -82,7 +83,7 @@ type holder struct {
 
 // NewRegistry returns an empty registry; now is the clock.
 func NewRegistry(now func() time.Time) *Registry {
-	return &Registry{now: now, changed: make(chan struct{}, 1), services: map[string]map[string]entry{}, sorted: map[string][]Instance{}, holders: map[netip.AddrPort]holder{}}
+	return &Registry{now: now, changed: make(chan struct{}, 1), services: map[string]map[string]entry{}, sorted: map[string][]Instance{}, holders: map[netip.AddrPort]holder{}, silence: silence{services: map[string]*heard{}}}
 }
 
 // Changed is signalled after the snapshot changed.
@@ -99,12 +100,12 @@ func (r *Registry) Put(service, id string, reg Registration) error {
 	if err := r.places.judge(service, instance.Address); err != nil {
 		return err
 	}
-	if at := r.holders[instance.Address]; at.instances > 0 && at.service != ServiceOf(service) {
-		return fmt.Errorf("address %s is where the service %s is: a process that is both registers once, and both upstreams name it", instance.Address, at.service)
+	if holder, taken := r.taken(service, instance.Address); taken {
+		return fmt.Errorf("address %s is where the service %s is: a process that is both registers once, and both upstreams name it", instance.Address, holder)
 	}
 	instances := r.services[service]
 	old, known := instances[id]
-	if !known && (r.count >= maxInstances || instances == nil && len(r.services) >= maxServices && !r.forget()) {
+	if !known && r.full(service) {
 		return ErrFull
 	}
 	if instances == nil {
@@ -131,7 +132,7 @@ func (r *Registry) Delete(service, id string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.drop(service, id) {
-		r.silence.left()
+		r.silence.left(service)
 		r.signal()
 	}
 }
@@ -147,7 +148,7 @@ func (r *Registry) Leave(service string) {
 		}
 		for id := range instances {
 			dropped = r.drop(name, id) || dropped
-			r.silence.left()
+			r.silence.left(name)
 		}
 	}
 	if dropped {
@@ -197,25 +198,27 @@ func (r *Registry) Run(ctx context.Context) error {
 func (r *Registry) expire() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	now, silent := r.now(), 0
-	for _, instances := range r.services {
+	now, tallies, dropped := r.now(), make(map[string]tally, len(r.services)), false
+	for service, instances := range r.services {
+		t := tally{}
 		for _, e := range instances {
 			if now.After(e.expires) {
-				silent++
+				t.silent++
+			} else {
+				t.speak++
 			}
 		}
+		tallies[service] = t
 	}
-	if r.silence.holds(now, r.count-silent, silent) || silent == 0 {
-		return
-	}
-	for service, instances := range r.services {
-		for id, e := range instances {
-			if now.After(e.expires) {
-				r.drop(service, id)
-			}
+	r.silence.judge(now, tallies)
+	for service, t := range tallies {
+		if t.silent > 0 && !r.silence.services[service].held {
+			dropped = r.dropSilent(service, now, func(Instance) bool { return true }) || dropped
 		}
 	}
-	r.signal()
+	if dropped {
+		r.signal()
+	}
 }
 
 // drop removes an instance; the caller holds the lock. Its service stays known:
@@ -233,11 +236,53 @@ func (r *Registry) drop(service, id string) bool {
 	return true
 }
 
+// dropSilent drops the silent instances of a service that are picked; the caller
+// holds the lock.
+func (r *Registry) dropSilent(service string, now time.Time, pick func(Instance) bool) bool {
+	dropped := false
+	for id, e := range r.services[service] {
+		if now.After(e.expires) && pick(e.Instance) {
+			dropped = r.drop(service, id) || dropped
+		}
+	}
+	return dropped
+}
+
+// taken says which other service is at an address; silent instances that were
+// kept there give way. The caller holds the lock.
+func (r *Registry) taken(service string, address netip.AddrPort) (string, bool) {
+	other := func() (string, bool) {
+		h := r.holders[address]
+		return h.service, h.instances > 0 && h.service != ServiceOf(service)
+	}
+	holder, taken := other()
+	if !taken {
+		return "", false
+	}
+	for name := range r.services {
+		if ServiceOf(name) == holder && r.dropSilent(name, r.now(), func(i Instance) bool { return i.Address == address }) {
+			r.signal()
+		}
+	}
+	return other()
+}
+
+// full says whether there is no place for another instance of a service; silent
+// ones of its own that were kept give way. The caller holds the lock.
+func (r *Registry) full(service string) bool {
+	none := func() bool { return r.count >= maxInstances || len(r.services[service]) >= maxOfOne }
+	if none() && r.dropSilent(service, r.now(), func(Instance) bool { return true }) {
+		r.signal()
+	}
+	return none() || r.services[service] == nil && len(r.services) >= maxServices && !r.forget()
+}
+
 // forget drops a service that has no instances; the caller holds the lock.
 func (r *Registry) forget() bool {
 	for service, instances := range r.services {
 		if len(instances) == 0 {
 			delete(r.services, service)
+			delete(r.silence.services, service)
 			return true
 		}
 	}

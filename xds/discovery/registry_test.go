@@ -101,11 +101,17 @@ func TestHeartbeatKeepsAndSilenceDrops(t *testing.T) {
 func TestFull(t *testing.T) {
 	r := discovery.NewRegistry(time.Now)
 	for i := range 10_000 {
-		if err := r.Put("order", fmt.Sprintf("i%d", i), discovery.Registration{Address: "10.0.0.1:80"}); err != nil {
+		if i == 2000 {
+			if err := r.Put("order", "more", discovery.Registration{Address: "10.0.0.1:80"}); !errors.Is(err, discovery.ErrFull) {
+				t.Fatalf("one service too many: got %v", err)
+			}
+		}
+		service := []string{"order", "order-grpc", "a", "b", "c"}[i/2000]
+		if err := r.Put(service, fmt.Sprintf("i%d", i), discovery.Registration{Address: fmt.Sprintf("10.0.0.%d:80", max(i/2000, 1))}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := r.Put("order", "more", discovery.Registration{Address: "10.0.0.1:80"}); !errors.Is(err, discovery.ErrFull) {
+	if err := r.Put("d", "more", discovery.Registration{Address: "10.0.0.9:80"}); !errors.Is(err, discovery.ErrFull) {
 		t.Fatalf("got %v", err)
 	}
 	r.Delete("order", "i0")

@@ -7,34 +7,66 @@ import (
 	"tollgate/xds/shrink"
 )
 
-// together is how far apart instances may fall silent to count as one event: a
-// network that is gone is noticed within a heartbeat and a time to live.
-const together = 30 * time.Second
+const (
+	// together is how far apart instances may fall silent to count as one event: a
+	// network that is gone is noticed within a heartbeat and a time to live.
+	together = 30 * time.Second
+	// weight is for how many instances one service counts where all are judged
+	// together: below shrink.Least, so that no service alone keeps those of others.
+	weight = shrink.Least / 2
+)
 
 // silence keeps instances that fall silent together: then it is more likely that
 // we cannot hear them than that they are gone, and proxies see for themselves
-// which of them answer.
+// which of them answer. Many of one service are judged alone, those of several
+// services together.
 type silence struct {
-	any     bool // any number may go
-	most    int  // that were heard of at once, lately
-	at      time.Time
-	holding int // silent ones that are kept; 0: none
+	any      bool // any number may go
+	services map[string]*heard
+	holding  int // silent ones that are kept; 0: none
 }
 
-// holds says whether the silent ones stay, beside those that are heard.
-func (s *silence) holds(now time.Time, heard, silent int) bool {
-	if heard >= s.most || s.holding == 0 && now.Sub(s.at) > together {
-		s.most, s.at = heard, now
+// heard is what is known of one service.
+type heard struct {
+	most int // that were heard of at once, lately
+	at   time.Time
+	held bool // the silent ones stay
+}
+
+// tally is how many instances of a service speak, and how many do not.
+type tally struct{ speak, silent int }
+
+// judge says of which services the silent ones stay.
+func (s *silence) judge(now time.Time, tallies map[string]tally) {
+	all, gone := 0, 0
+	for service, t := range tallies {
+		h := s.services[service]
+		if h == nil {
+			h = &heard{}
+			s.services[service] = h
+		}
+		if t.speak >= h.most || !h.held && now.Sub(h.at) > together {
+			h.most, h.at = t.speak, now
+		}
+		lost := h.most - t.speak
+		h.held = t.silent > 0 && shrink.Holds(h.most, lost)
+		all, gone = all+min(h.most, weight), gone+min(lost, weight)
 	}
 	s.holding = 0
-	if !s.any && silent > 0 && shrink.Holds(s.most, s.most-heard) {
-		s.holding = silent
+	for service, t := range tallies {
+		h := s.services[service]
+		if h.held = !s.any && t.silent > 0 && (h.held || shrink.Holds(all, gone)); h.held {
+			s.holding += t.silent
+		}
 	}
-	return s.holding > 0
 }
 
-// left: one said that it leaves.
-func (s *silence) left() { s.most = max(s.most-1, 0) }
+// left: an instance of a service said that it leaves.
+func (s *silence) left(service string) {
+	if h := s.services[service]; h != nil {
+		h.most = max(h.most-1, 0)
+	}
+}
 
 // DropAnyNumber lets any number of instances fall silent together.
 func (r *Registry) DropAnyNumber() {
@@ -43,11 +75,17 @@ func (r *Registry) DropAnyNumber() {
 	r.silence.any = true
 }
 
-// AllowShrink drops those that fell silent together and were kept.
-func (r *Registry) AllowShrink() {
+// AllowShrink drops those that fell silent together and were kept, and returns
+// what Silent said of them.
+func (r *Registry) AllowShrink() error {
+	said := r.Silent()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.silence.most, r.silence.holding = 0, 0
+	if said != nil {
+		clear(r.silence.services)
+		r.silence.holding = 0
+	}
+	return said
 }
 
 // Silent says which instances are kept though they are silent; nil: none are.
@@ -57,6 +95,6 @@ func (r *Registry) Silent() error {
 	if r.silence.holding == 0 {
 		return nil
 	}
-	return fmt.Errorf("%d of %d registered instances fell silent together, so they stay until they are heard again or leave: `tollgate allow-shrink` drops them, if they are gone",
+	return fmt.Errorf("%d of %d registered instances fell silent together, so they stay until they are heard again or leave: `tollgate allow-shrink instances` drops them, if they are gone",
 		r.silence.holding, r.count)
 }

@@ -65,7 +65,7 @@ func TestSilence(t *testing.T) {
 		"they leave":       {40, 20, func(t *testing.T, f *fleet) { leave(f, 20); f.pass(t, 12*time.Second) }, 40, 20},
 		"replaced":         {40, 20, func(t *testing.T, f *fleet) { join(t, f, 100, 20); f.pass(t, 12*time.Second) }, 40, 40},
 		"half is replaced": {40, 20, func(t *testing.T, f *fleet) { join(t, f, 100, 6); f.pass(t, 12*time.Second) }, 40, 46},
-		"allowed":          {40, 20, func(t *testing.T, f *fleet) { f.AllowShrink(); f.pass(t, 3*time.Second) }, 40, 20},
+		"allowed":          {40, 20, func(t *testing.T, f *fleet) { _ = f.AllowShrink(); f.pass(t, 3*time.Second) }, 40, 20},
 		"for an hour":      {40, 20, func(t *testing.T, f *fleet) { f.pass(t, time.Hour) }, 40, 40},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -134,5 +134,54 @@ func TestDropAnyNumber(t *testing.T) {
 		if err := <-ended; err != nil {
 			t.Fatal(err)
 		}
+	})
+}
+
+// TestOneServiceKeepsNobodyElses: a service that registers many and lets them
+// fall silent keeps no dead instance of another, nor its address, nor a place;
+// a network that hides half of several small services is noticed all the same.
+func TestOneServiceKeepsNobodyElses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := discovery.NewRegistry(time.Now)
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- r.Run(ctx) }()
+		put := func(service, id, address string, ttl int) error {
+			return r.Put(service, id, discovery.Registration{Address: address, TTL: ttl})
+		}
+		must := func(err error) {
+			t.Helper()
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		for i := range 2000 {
+			must(put("evil", fmt.Sprint(i), fmt.Sprintf("10.1.%d.%d:80", i/250, i%250+1), 2))
+		}
+		must(put("good", "1", "10.0.0.1:80", 2))
+		time.Sleep(time.Minute)
+		if got := r.Snapshot(); len(got["good"]) != 0 || len(got["evil"]) != 2000 {
+			t.Errorf("%d good ones are kept, %d evil ones", len(got["good"]), len(got["evil"]))
+		}
+		must(put("good", "2", "10.1.0.1:80", 300)) // where a silent one is
+		if got := r.Snapshot(); len(got["good"]) != 1 || len(got["evil"]) != 1999 {
+			t.Errorf("%d good ones, %d evil ones", len(got["good"]), len(got["evil"]))
+		}
+		must(put("evil", "live", "10.2.0.1:80", 300))
+		must(put("evil", "more", "10.2.0.2:80", 300)) // its own silent ones give way
+		if got := r.Snapshot(); len(got["evil"]) != 2 {
+			t.Errorf("%d evil ones", len(got["evil"]))
+		}
+		for s := range 5 {
+			for i := range 4 {
+				must(put(fmt.Sprintf("s%d", s), fmt.Sprint(i), fmt.Sprintf("10.3.%d.%d:80", s, i+1), []int{2, 300}[i%2]))
+			}
+		}
+		time.Sleep(10 * time.Second)
+		if got := r.Snapshot(); len(got["s0"]) != 4 || len(got["s4"]) != 4 {
+			t.Errorf("of several small services half was dropped: %v", got["s0"])
+		}
+		cancel()
+		must(<-ended)
 	})
 }

@@ -43,7 +43,7 @@ func Gateway(before, after *config.Gateway) error {
 			continue
 		}
 		slices.Sort(gone)
-		return fmt.Errorf("the files take away %d of %d %s (%s, …), so they wait: `tollgate allow-shrink` lets them, if that is meant",
+		return fmt.Errorf("the files take away %d of %d %s (%s, …), so they wait: `tollgate allow-shrink files` lets them, if that is meant",
 			len(gone), len(kind.before), kind.name, strings.Join(gone[:shown], ", "))
 	}
 	return nil
