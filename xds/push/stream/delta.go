@@ -2,6 +2,7 @@ package stream
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -70,6 +71,7 @@ func (st *Stream) resume(sub *subscription, r *discoveryv3.DeltaDiscoveryRequest
 		if sub.slots.Shares(name) && sub.slots.Get(name).Version == version {
 			continue
 		}
+		name, version = strings.Clone(name), strings.Clone(version) // of a large message
 		s := sub.slots.Change(name)
 		s.Runs = s.Runs || sub.URL == release.TypeCluster
 		brought := !s.There()
