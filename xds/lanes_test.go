@@ -175,3 +175,28 @@ func TestInstanceCostsItsEndpoints(t *testing.T) {
 		t.Errorf("made %s, want %s", got, want)
 	}
 }
+
+// TestEditCostsItsRoute: of a saved file, a route that was edited makes its policy
+// and the part of the route table that holds it, whatever the number of routes
+// and of files.
+func TestEditCostsItsRoute(t *testing.T) {
+	for _, folder := range []bool{false, true} {
+		path, edit := large(t, 1_000, folder)
+		out := follow(t, path, nobody{make(chan struct{})})
+		edit()
+		before := out.next(t)
+		edit()
+		now := out.next(t)
+		var kinds []string
+		for _, one := range made(now, before) {
+			kinds = append(kinds, strings.Fields(one)[1])
+		}
+		if got := fmt.Sprint(kinds); got != "[RouteConfiguration Policy]" {
+			t.Errorf("folder %v: made %s", folder, got)
+		}
+		cost.AtMost(t, "an edit among 1,000 routes", cost.Of(5, func() {
+			edit()
+			out.next(t)
+		}), cost.Cost{Allocs: 26_000, Bytes: 6_500_000})
+	}
+}
