@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -103,6 +104,12 @@ func keyID(key string) (string, bool) {
 		return "", false
 	}
 	return rest[5 : 5+idLength], true
+}
+
+// Masked is a text without the secrets of the keys in it, also of those that are
+// cut short or mistyped; their ids stay.
+func Masked(text string) string {
+	return regexp.MustCompile(keyPrefix+`(live|test)_([0-9A-Za-z]{0,12})[0-9A-Za-z_-]*`).ReplaceAllString(text, keyPrefix+"${1}_${2}_…")
 }
 
 // KeyIndex finds keys by id. It is immutable.

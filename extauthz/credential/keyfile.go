@@ -143,7 +143,8 @@ func CreateKey(path string, spec KeySpec, now time.Time) (Key, string, error) {
 }
 
 // RevokeKey marks a key of the file as revoked from now on, and returns it. One
-// that was revoked before stays so from then.
+// that was revoked before stays so from then. The key is named by its id, or by
+// itself as a caller sends it.
 func RevokeKey(path, id string, now time.Time) (revoked Key, err error) {
 	err = editKeys(path, func(keys []Key) ([]Key, error) {
 		i, err := find(keys, path, id)
@@ -161,7 +162,7 @@ func RevokeKey(path, id string, now time.Time) (revoked Key, err error) {
 
 // RotateKey adds a successor of a key, for the same caller and as long a life,
 // and ends the old one after the overlap, which it returns as it is then. The
-// secret of the new one is nowhere else.
+// secret of the new one is nowhere else. The key is named as for RevokeKey.
 func RotateKey(path, id string, overlap time.Duration, now time.Time) (old, successor Key, secret string, err error) {
 	err = editKeys(path, func(keys []Key) ([]Key, error) {
 		i, err := find(keys, path, id)
@@ -169,7 +170,7 @@ func RotateKey(path, id string, overlap time.Duration, now time.Time) (old, succ
 			return nil, err
 		}
 		if state := keys[i].State(now); state != Live {
-			return nil, fmt.Errorf("key %s is %s, so nobody can be using it: make a new one with `tollgate keys create`", id, state)
+			return nil, fmt.Errorf("key %s is %s, so nobody can be using it: make a new one with `tollgate keys create`", keys[i].ID, state)
 		}
 		spec := KeySpec{Tenant: keys[i].Tenant, Owner: keys[i].Owner, Permissions: keys[i].Permissions}
 		if !keys[i].Expires.IsZero() {
@@ -197,13 +198,29 @@ func RotateKey(path, id string, overlap time.Duration, now time.Time) (old, succ
 	return old, successor, secret, nil
 }
 
-func find(keys []Key, path, id string) (int, error) {
+// find takes an id, or a whole key: who found one in public has nothing else to
+// name it by. Of what it does not find it repeats nothing but an id.
+func find(keys []Key, path, named string) (int, error) {
+	named = strings.TrimSpace(named)
+	id, whole := keyID(named)
+	if !whole {
+		id = named
+	}
 	for i := range keys {
-		if keys[i].ID == id {
+		if keys[i].ID == id || keys[i].Hash == sha256.Sum256([]byte(named)) {
 			return i, nil
 		}
 	}
-	return 0, fmt.Errorf("no key has the id %q in %s: `tollgate keys list` shows them", id, path)
+	what := "no key has this id"
+	switch {
+	case whole:
+		what = "the key " + id + " is not there, and no other has its id"
+	case len(id) <= idLength && strings.Trim(id, base62+"-_") == "":
+		what = fmt.Sprintf("no key has the id %q", id)
+	case strings.HasPrefix(id, keyPrefix):
+		what = "no key reads like this, which is part of one or mistyped: the id is what follows " + keyPrefix + "live_"
+	}
+	return 0, fmt.Errorf("%s, in %s: `tollgate keys list` shows them", what, path)
 }
 
 // ReadKeys reads a key file; one that is missing holds no keys.

@@ -1,6 +1,7 @@
 // Package keys is `tollgate keys`: the life of API keys, from the operator's
 // side. Invariant: a secret is printed once, when it is made, and nothing else
-// that is printed here can be used to call anybody or to find a key.
+// that is printed here can be used to call anybody or to find a key. That holds
+// for what a verb was given, too: a leaked key is not leaked again.
 package keys
 
 import (
@@ -31,7 +32,7 @@ const overlapFlag = "overlap"
 func Command() *cobra.Command {
 	cmd := &cobra.Command{Use: "keys", Short: "API keys: create, list, rotate and revoke them; a secret is shown once, only its hash is stored"}
 	one := func(use, short string, args cobra.PositionalArgs, do func(*cobra.Command, []string) error) *cobra.Command {
-		c := &cobra.Command{Use: use, Short: short, Args: usage(args), RunE: verb.Do(do)}
+		c := &cobra.Command{Use: use, Short: short, Args: usage(args), RunE: masked(verb.Do(do))}
 		f := c.Flags()
 		settings.FileFlag(f)
 		f.String(settings.Keys, "", "key `FILE` (default: the store that the gateway file names)")
@@ -46,21 +47,41 @@ func Command() *cobra.Command {
 	f.String("expires", "", "how long it is good for, such as `90d` (default: no end)")
 	rotator := one("rotate ID", "Create a successor of a key, which itself ends after the overlap", cobra.ExactArgs(1), rotate)
 	rotator.Flags().String(overlapFlag, "24h", "how long both are good, a `DURATION`; 0s ends the old one at once")
-	return verb.Parent(
+	verb.Parent(
 		cmd, creator, rotator,
 		one("list", "List the keys of the store, never their hashes", cobra.NoArgs, list),
-		one("revoke ID", "Revoke a key; authorization servers hear of it within a second", cobra.ExactArgs(1), revoke),
+		one("revoke ID", "Revoke a key, named by its id or by itself; authorization servers hear of it within a second", cobra.ExactArgs(1), revoke),
 	)
+	cmd.RunE = masked(cmd.RunE)
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return mask(err) })
+	return cmd
 }
 
 // usage makes wrong arguments an error of usage.
 func usage(args cobra.PositionalArgs) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, given []string) error {
+	return masked(func(cmd *cobra.Command, given []string) error {
 		if err := args(cmd, given); err != nil {
 			return settings.Usagef("`%s`: %v", cmd.CommandPath(), err)
 		}
 		return nil
+	})
+}
+
+// masked leaves the secrets of keys out of the errors of what it runs.
+func masked(do func(*cobra.Command, []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error { return mask(do(cmd, args)) }
+}
+
+func mask(err error) error {
+	if err == nil || credential.Masked(err.Error()) == err.Error() {
+		return err
 	}
+	text := errors.New(credential.Masked(err.Error()))
+	var failed verb.Failure
+	if errors.As(err, &failed) {
+		return verb.Failed(text)
+	}
+	return settings.Usagef("%w", text)
 }
 
 func create(cmd *cobra.Command, _ []string) error {

@@ -20,6 +20,9 @@ type Failure struct{ error }
 // Unwrap returns what failed.
 func (f Failure) Unwrap() error { return f.error }
 
+// Failed makes an error a Failure.
+func Failed(err error) Failure { return Failure{err} }
+
 // Do wraps what a command does, so that its errors are Failures.
 func Do(do func(cmd *cobra.Command, args []string) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
