@@ -51,3 +51,12 @@ func edits(a, b string, bound int) int {
 	}
 	return min(row[len(b)], bound)
 }
+
+// Clip is the beginning of a written word, as a message may show it.
+func Clip(text []byte) string {
+	const most = 80
+	if len(text) > most {
+		return string(text[:most]) + "…"
+	}
+	return string(text)
+}

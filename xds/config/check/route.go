@@ -10,6 +10,7 @@ import (
 	"golang.org/x/net/publicsuffix"
 
 	"tollgate/internal/strictyaml"
+	"tollgate/xds/config/paths"
 	"tollgate/xds/config/syntax"
 )
 
@@ -34,6 +35,9 @@ const maxCondition = 256
 func (c *Checker) match(s *syntax.Match, path string) {
 	if s == nil {
 		return
+	}
+	if p := s.Path; p != nil && strings.HasSuffix(string(p.Regex.V), "/*") {
+		c.report(p.Regex.Pos, path+".path.regex", "%q ends with any number of slashes, and takes nothing below: write /.* at the end, or a prefix", p.Regex.Shown())
 	}
 	if s.Hosts.IsSet() && len(s.Hosts.Items) == 0 && !s.Hosts.None {
 		c.report(s.Hosts.Pos, path+".hosts", "is empty: name hosts, or `none` for every host")
@@ -189,14 +193,14 @@ func (c *Checker) rewrite(s *syntax.Rewrite, match *syntax.Match, path string) {
 	}
 }
 
-func (c *Checker) prefix(written strictyaml.Value[syntax.Path], match *syntax.Match, path string) {
+func (c *Checker) prefix(written strictyaml.Value[paths.Path], match *syntax.Match, path string) {
 	if written.IsSet() && (match == nil || match.Path == nil || !match.Path.Prefix.IsSet()) {
 		c.report(written.Pos, path+".prefix", "replaces the matched prefix, but the route matches no path by prefix")
 	}
 }
 
 // variables checks that a path names only what the template of the match has.
-func (c *Checker) variables(written strictyaml.Value[syntax.Template], match *syntax.Match, path string) {
+func (c *Checker) variables(written strictyaml.Value[paths.Template], match *syntax.Match, path string) {
 	var known []string
 	if match != nil && match.Path != nil {
 		known = match.Path.Template.V.Variables()

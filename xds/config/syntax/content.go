@@ -51,7 +51,7 @@ type StorePath struct {
 func (p *StorePath) Set(s strictyaml.Scalar) error {
 	path, ok := strings.CutPrefix(s.Written, "file:")
 	if !ok || path == "" {
-		return fmt.Errorf("must be file:PATH, not %q", clip([]byte(s.Written)))
+		return fmt.Errorf("must be file:PATH, not %q", strictyaml.Clip([]byte(s.Written)))
 	}
 	p.Path = path
 	return nil
@@ -84,7 +84,7 @@ func (b *By) UnmarshalText(text []byte) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("%q is not one of %s, header:X, claim:X, query:X%s", clip(text), strings.Join(words, ", "), strictyaml.Suggest(string(text), words))
+	return fmt.Errorf("%q is not one of %s, header:X, claim:X, query:X%s", strictyaml.Clip(text), strings.Join(words, ", "), strictyaml.Suggest(string(text), words))
 }
 
 // HashOn is what a ring hash or maglev hashes: header:X, cookie:X or ip.
@@ -108,5 +108,5 @@ func (h *HashOn) UnmarshalText(text []byte) error {
 		*h = HashOn(text)
 		return nil
 	}
-	return fmt.Errorf("%q is not one of header:X, cookie:X, ip", clip(text))
+	return fmt.Errorf("%q is not one of header:X, cookie:X, ip", strictyaml.Clip(text))
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"tollgate/internal/strictyaml"
+	"tollgate/xds/config/paths"
 )
 
 // Route is a route, or a group of routes that inherit all it says.
@@ -87,12 +88,12 @@ type Match struct {
 // PathMatch is one way to match a path.
 type PathMatch struct {
 	strictyaml.Pos
-	// Exact path.
-	Exact strictyaml.Value[Path] `yaml:"exact" alt:"path!"`
-	// Prefix of whole segments: /a matches /a and /a/b, never /ab.
-	Prefix strictyaml.Value[Path] `yaml:"prefix" alt:"path!"`
+	// Exact path, without wildcards and variables.
+	Exact strictyaml.Value[paths.ExactPath] `yaml:"exact" alt:"path!"`
+	// Prefix of whole segments, without a wildcard: /a matches /a and /a/b, never /ab.
+	Prefix strictyaml.Value[paths.PathPrefix] `yaml:"prefix" alt:"path!"`
 	// Template with variables for whole segments: /v1/orders/{id}.
-	Template strictyaml.Value[Template] `yaml:"template" alt:"path!"`
+	Template strictyaml.Value[paths.PathTemplate] `yaml:"template" alt:"path!"`
 	// Regex of RE2 over the whole path.
 	Regex strictyaml.Value[Pattern] `yaml:"regex" alt:"path!"`
 }
@@ -174,7 +175,7 @@ func (c *CredentialKind) word(written, known string) error {
 	case "mtls":
 		return fmt.Errorf("mtls is not supported in this version")
 	default:
-		return fmt.Errorf("%q is not one of %s%s", clip([]byte(written)), known, strictyaml.Suggest(written, []string{"public", "api_key"}))
+		return fmt.Errorf("%q is not one of %s%s", strictyaml.Clip([]byte(written)), known, strictyaml.Suggest(written, []string{"public", "api_key"}))
 	}
 }
 
@@ -249,9 +250,9 @@ type Redirect struct {
 	// Host of the target, with a port if need be.
 	Host Text `yaml:"host"`
 	// Path of the target; it may name variables of the template.
-	Path strictyaml.Value[Template] `yaml:"path" alt:"path"`
+	Path strictyaml.Value[paths.Template] `yaml:"path" alt:"path"`
 	// Prefix that replaces the matched prefix.
-	Prefix strictyaml.Value[Path] `yaml:"prefix" alt:"path"`
+	Prefix strictyaml.Value[paths.Path] `yaml:"prefix" alt:"path"`
 	// Code: 301, 302, 303, 307 or 308. Default 302.
 	Code Text `yaml:"code" oneof:"301 302 303 307 308"`
 	// StripQuery drops the query.
@@ -262,9 +263,9 @@ type Redirect struct {
 type Rewrite struct {
 	Block
 	// Path replaces the whole path; it may name variables of the template.
-	Path strictyaml.Value[Template] `yaml:"path" alt:"rewrite"`
+	Path strictyaml.Value[paths.Template] `yaml:"path" alt:"rewrite"`
 	// Prefix replaces the matched prefix.
-	Prefix strictyaml.Value[Path] `yaml:"prefix" alt:"rewrite"`
+	Prefix strictyaml.Value[paths.Path] `yaml:"prefix" alt:"rewrite"`
 	// Regex replaces what it matches.
 	Regex *RegexRewrite `yaml:"regex" alt:"rewrite"`
 	// Host that the upstream sees.

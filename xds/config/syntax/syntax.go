@@ -34,7 +34,7 @@ type Block struct {
 // Shorthand takes the word none.
 func (b *Block) Shorthand(s strictyaml.Scalar) error {
 	if s.Written != none {
-		return fmt.Errorf("must be a mapping or `none`, not %q", clip([]byte(s.Written)))
+		return fmt.Errorf("must be a mapping or `none`, not %q", strictyaml.Clip([]byte(s.Written)))
 	}
 	b.Off = true
 	return nil

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"tollgate/internal/strictyaml"
+	"tollgate/xds/config/paths"
 )
 
 // Upstream is a service behind the gateway: its endpoints, or a split over other upstreams.
@@ -127,7 +128,7 @@ type LoadBalancing struct {
 type HealthCheck struct {
 	Block
 	// Path asked over HTTP; 200 is well.
-	Path strictyaml.Value[Path] `yaml:"path" alt:"check"`
+	Path strictyaml.Value[paths.Path] `yaml:"path" alt:"check"`
 	// GRPC asks grpc.health.v1.
 	GRPC Flag `yaml:"grpc" alt:"check"`
 	// TCP only connects.
@@ -210,7 +211,7 @@ func (t *Timeout) Shorthand(s strictyaml.Scalar) error {
 	t.Off = s.Written == none
 	t.Default.Locate(t.Pos)
 	if err := t.Default.Set(s); err != nil {
-		return fmt.Errorf("must be a duration such as 10s, `none`, or a mapping, not %q", clip([]byte(s.Written)))
+		return fmt.Errorf("must be a duration such as 10s, `none`, or a mapping, not %q", strictyaml.Clip([]byte(s.Written)))
 	}
 	return nil
 }

@@ -11,7 +11,7 @@ import (
 	"strings"
 
 	"tollgate/api/contract"
-	"tollgate/internal/oneview"
+	"tollgate/internal/strictyaml"
 )
 
 const (
@@ -24,9 +24,6 @@ var (
 	nameForm       = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
 	headerForm     = regexp.MustCompile("^[a-z0-9!#$%&'*+.^_`|~-]+$")
 	labelForm      = regexp.MustCompile(`^[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?$`)
-	pathForm       = regexp.MustCompile(`^/([A-Za-z0-9/._~!$&'()*+,=:@-]|%[0-9A-Fa-f]{2})*$`)
-	escaped        = regexp.MustCompile(`%[0-9A-Fa-f]{2}`)
-	variableForm   = regexp.MustCompile(`^\{[A-Za-z_][A-Za-z0-9_]*\}$`)
 	permissionForm = regexp.MustCompile(`^(\*|([A-Za-z0-9._/-]+|\*):([A-Za-z0-9._/-]+|\*))$`)
 )
 
@@ -37,7 +34,7 @@ type Name string
 // UnmarshalText checks the form.
 func (n *Name) UnmarshalText(text []byte) error {
 	if len(text) > maxName || !nameForm.Match(text) {
-		return fmt.Errorf("must be a name of letters, digits, '.', '-' and '_', at most %d, not %q", maxName, clip(text))
+		return fmt.Errorf("must be a name of letters, digits, '.', '-' and '_', at most %d, not %q", maxName, strictyaml.Clip(text))
 	}
 	*n = Name(text)
 	return nil
@@ -49,7 +46,7 @@ type TenantName string
 // UnmarshalText checks the form.
 func (n *TenantName) UnmarshalText(text []byte) error {
 	if len(text) == 0 || len(text) > maxName || strings.ContainsFunc(string(text), func(r rune) bool { return r <= ' ' || r == 0x7f }) {
-		return fmt.Errorf("must be 1 to %d characters without spaces, not %q", maxName, clip(text))
+		return fmt.Errorf("must be 1 to %d characters without spaces, not %q", maxName, strictyaml.Clip(text))
 	}
 	*n = TenantName(text)
 	return nil
@@ -63,13 +60,13 @@ func (h *HeaderName) UnmarshalText(text []byte) error {
 	name := strings.ToLower(string(text))
 	switch {
 	case strings.HasPrefix(name, ":"), name == "host":
-		return fmt.Errorf("%q cannot be named here: hosts, paths and methods have words of their own (match, rewrite)", clip(text))
+		return fmt.Errorf("%q cannot be named here: hosts, paths and methods have words of their own (match, rewrite)", strictyaml.Clip(text))
 	case len(name) > maxName, !headerForm.MatchString(name):
-		return fmt.Errorf("%q is not the name of a header", clip(text))
+		return fmt.Errorf("%q is not the name of a header", strictyaml.Clip(text))
 	case strings.HasPrefix(name, contract.PrefixIdentity), strings.HasPrefix(name, contract.PrefixProxy):
-		return fmt.Errorf("%q belongs to the gateway: x-auth-* and x-envoy-* are dropped from requests and set by it alone", clip(text))
+		return fmt.Errorf("%q belongs to the gateway: x-auth-* and x-envoy-* are dropped from requests and set by it alone", strictyaml.Clip(text))
 	case slices.Contains([]string{"connection", "content-length", "transfer-encoding", "upgrade", "te", "trailer"}, name):
-		return fmt.Errorf("%q belongs to the connection and cannot be named here", clip(text))
+		return fmt.Errorf("%q belongs to the connection and cannot be named here", strictyaml.Clip(text))
 	}
 	*h = HeaderName(name)
 	return nil
@@ -123,10 +120,10 @@ func (h *Hostname) UnmarshalText(text []byte) error {
 		return nil
 	}
 	if strings.Contains(bare, ":") {
-		return fmt.Errorf("%q: a host is written without a port and without a scheme", clip(text))
+		return fmt.Errorf("%q: a host is written without a port and without a scheme", strictyaml.Clip(text))
 	}
 	if !isHost(bare) {
-		return fmt.Errorf("%q is not a host such as api.example.com or *.example.com", clip(text))
+		return fmt.Errorf("%q is not a host such as api.example.com or *.example.com", strictyaml.Clip(text))
 	}
 	*h = Hostname(name)
 	return nil
@@ -152,10 +149,10 @@ func (h *HostPort) UnmarshalText(text []byte) error {
 	s := string(text)
 	i := strings.LastIndexByte(s, ':')
 	if i <= 0 || !isPort(s[i+1:]) {
-		return fmt.Errorf("must be host:port, not %q", clip(text))
+		return fmt.Errorf("must be host:port, not %q", strictyaml.Clip(text))
 	}
 	if _, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(s[:i], "["), "]")); err != nil && !isHost(s[:i]) {
-		return fmt.Errorf("must be host:port, not %q", clip(text))
+		return fmt.Errorf("must be host:port, not %q", strictyaml.Clip(text))
 	}
 	*h = HostPort(s)
 	return nil
@@ -177,7 +174,7 @@ func (a *Address) UnmarshalText(text []byte) error {
 	}
 	ap, err := netip.ParseAddrPort(s)
 	if err != nil || ap.Addr().Zone() != "" {
-		return fmt.Errorf("must be an IP address with a port, such as 127.0.0.1:8080 or [::1]:8080, not %q", clip(text))
+		return fmt.Errorf("must be an IP address with a port, such as 127.0.0.1:8080 or [::1]:8080, not %q", strictyaml.Clip(text))
 	}
 	*a = Address(ap)
 	return nil
@@ -194,7 +191,7 @@ func (n *Network) UnmarshalText(text []byte) error {
 	}
 	p, err := netip.ParsePrefix(string(text))
 	if err != nil {
-		return fmt.Errorf("must be a network such as 10.0.0.0/8, not %q", clip(text))
+		return fmt.Errorf("must be a network such as 10.0.0.0/8, not %q", strictyaml.Clip(text))
 	}
 	if p.Addr().Is4In6() {
 		// Addresses are compared unmapped, so it would hold none.
@@ -214,7 +211,7 @@ type Method string
 func (m *Method) UnmarshalText(text []byte) error {
 	name := strings.ToUpper(string(text))
 	if !slices.Contains(contract.Methods(), name) {
-		return fmt.Errorf("%q is not one of %s", clip(text), strings.Join(contract.Methods(), ", "))
+		return fmt.Errorf("%q is not one of %s", strictyaml.Clip(text), strings.Join(contract.Methods(), ", "))
 	}
 	*m = Method(name)
 	return nil
@@ -226,92 +223,10 @@ type Permission string
 // UnmarshalText checks the form.
 func (p *Permission) UnmarshalText(text []byte) error {
 	if len(text) > maxName || !permissionForm.Match(text) {
-		return fmt.Errorf("%q is not a permission: write resource:action such as \"orders:read\", \"orders:*\", or \"*\"", clip(text))
+		return fmt.Errorf("%q is not a permission: write resource:action such as \"orders:read\", \"orders:*\", or \"*\"", strictyaml.Clip(text))
 	}
 	*p = Permission(text)
 	return nil
-}
-
-// Path is a literal path.
-type Path string
-
-// UnmarshalText refuses what no request can have after normalization.
-func (p *Path) UnmarshalText(text []byte) error {
-	s := string(text)
-	switch {
-	case strings.ContainsAny(s, "{}"):
-		return fmt.Errorf("%q has braces: for variables write `template:`", clip(text))
-	case len(s) > maxPattern || !pathForm.MatchString(s):
-		return fmt.Errorf("%q is not a path: it begins with / and has no query and none of the characters ; \" < > \\ and space", clip(text))
-	}
-	s, err := normal(s)
-	*p = Path(s)
-	return err
-}
-
-// normal refuses a path that Envoy would rewrite or the gateway refuse before it
-// is matched, and writes escapes as rules see them, in upper case.
-func normal(path string) (string, error) {
-	for i, segment := range strings.Split(path[1:], "/") {
-		last := i == strings.Count(path, "/")-1
-		if segment == "." || segment == ".." || (segment == "" && !last) {
-			return "", fmt.Errorf("%q can never match: requests have no //, /./ and /../ when they are matched", path)
-		}
-	}
-	if !strings.Contains(path, "%") {
-		return path, nil
-	}
-	_, err := oneview.Parse(strings.NewReplacer("{", "", "}", "").Replace(path))
-	if err != nil {
-		return "", fmt.Errorf("%q can never match: requests that escape %%, /, control characters or what may stand bare are refused", path)
-	}
-	return escaped.ReplaceAllStringFunc(path, strings.ToUpper), nil
-}
-
-// Template is a path in which whole segments may be variables: /v1/orders/{id}.
-type Template string
-
-// UnmarshalText checks every segment.
-func (t *Template) UnmarshalText(text []byte) error {
-	s := string(text)
-	if !strings.HasPrefix(s, "/") || len(s) > maxPattern {
-		return fmt.Errorf("%q is not a template such as /v1/orders/{id}", clip(text))
-	}
-	var seen []string
-	for segment := range strings.SplitSeq(s[1:], "/") {
-		switch {
-		case variableForm.MatchString(segment):
-			if slices.Contains(seen, segment) {
-				return fmt.Errorf("%q names %s twice", clip(text), segment)
-			}
-			seen = append(seen, segment)
-		case strings.ContainsAny(segment, "{}"):
-			return fmt.Errorf("%q: a variable is a whole segment such as {id}, not %q", clip(text), segment)
-		case !pathForm.MatchString("/" + segment):
-			return fmt.Errorf("%q: %q is not a segment of a path", clip(text), segment)
-		}
-	}
-	s, err := normal(s)
-	*t = Template(s)
-	return err
-}
-
-// Variables lists the names in braces.
-func (t Template) Variables() []string {
-	text := string(t)
-	var out []string
-	for {
-		_, rest, ok := strings.Cut(text, "{")
-		if !ok {
-			return out
-		}
-		name, after, ok := strings.Cut(rest, "}")
-		if !ok {
-			return append(out, rest)
-		}
-		out = append(out, name)
-		text = after
-	}
 }
 
 // Pattern is a regular expression of RE2 that must match the whole text.
@@ -341,16 +256,8 @@ func (u *JWKSURL) UnmarshalText(text []byte) error {
 	ip, _ := netip.ParseAddr(parsed.Hostname())
 	local := parsed.Hostname() == "localhost" || ip.IsLoopback()
 	if parsed.Scheme != "https" && (parsed.Scheme != "http" || !local) {
-		return fmt.Errorf("%q must be https: whoever can change the answer can make tokens (http is only for loopback)", clip(text))
+		return fmt.Errorf("%q must be https: whoever can change the answer can make tokens (http is only for loopback)", strictyaml.Clip(text))
 	}
 	*u = JWKSURL(text)
 	return nil
-}
-
-func clip(text []byte) string {
-	const most = 80
-	if len(text) > most {
-		return string(text[:most]) + "…"
-	}
-	return string(text)
 }
