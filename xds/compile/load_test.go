@@ -100,6 +100,7 @@ func cases(t testing.TB) []string {
 
 func scope() compile.Scope {
 	return compile.Scope{
+		Parts:    true,
 		ExtAuthz: []string{"127.0.0.1:9001", "127.0.0.1:9002"}, RateLimit: []string{"limiter.internal:8081"},
 	}
 }

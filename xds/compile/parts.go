@@ -28,7 +28,7 @@ func (b *builder) form(l *config.Listener) *shard.Form {
 	if b.scope.Form != nil {
 		return b.scope.Form
 	}
-	if len(b.gw.Routes) <= shard.Enough {
+	if !b.scope.Parts || len(b.gw.Routes) <= shard.Enough {
 		return nil
 	}
 	weights, routes := b.routing.Weights(l)

@@ -17,6 +17,9 @@ type Scope struct {
 	RateLimit   []string                  // host:port of the limiters
 	TrustDomain string                    // of these two's certificates; "": they speak plain text
 	Listeners   map[string]netip.AddrPort // addresses that replace the file's (--free-ports, port 0)
+	// Parts lets many routes be parted. Nobody sets it yet: a listener that leaves a
+	// form and comes back to it within a minute may wait for its scopes for ever.
+	Parts bool
 	// Form is how the routes of every listener are parted, in a test that all
 	// forms are equal; nil leaves it to how many routes there are.
 	Form *shard.Form
