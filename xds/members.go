@@ -14,7 +14,6 @@ import (
 	"tollgate/api/contract"
 	"tollgate/internal/peer"
 	"tollgate/xds/admin"
-	"tollgate/xds/discovery"
 	"tollgate/xds/trust"
 )
 
@@ -24,7 +23,7 @@ type members struct {
 	server  *http.Server
 	handoff *peer.Handoff
 	fleet   *trust.Members
-	leave   func(service string) // the registry forgets a service
+	leave   func(service string, since time.Time) // the registry forgets who was not heard since
 }
 
 // open makes the credentials of the xDS port.
@@ -88,21 +87,26 @@ func owns(r *http.Request, service string, fleet *trust.Members, log *slog.Logge
 	return false
 }
 
+// toBeHeard is three heartbeats of an instance.
+const toBeHeard = 10 * time.Second
+
 // watch takes the instances of services that are removed out of the balance:
-// each could have asked to be believed for minutes.
+// each could have asked to be believed for minutes. One that was removed before we
+// started may have been let in again: it has the time to be heard.
 func (m *members) watch(ctx context.Context) {
-	seen := map[string]time.Time{}
+	start, seen := time.Now(), map[string]time.Time{}
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
 		for member, since := range m.fleet.Removed() {
-			// One that was removed long ago and let in again keeps what it has.
-			if seen[member].Equal(since) || time.Since(since) > discovery.MaxTTL {
+			if seen[member].Equal(since) || since.Before(start) && time.Since(start) < toBeHeard {
 				continue
 			}
 			seen[member] = since
-			if service, ok := strings.CutPrefix(member, contract.RoleService+"/"); ok {
-				m.leave(service)
+			if service, ok := strings.CutPrefix(member, contract.RoleService+"/"); ok && since.Before(start) {
+				m.leave(service, start)
+			} else if ok {
+				m.leave(service, time.Now())
 			}
 		}
 		select {

@@ -98,6 +98,12 @@ func Open(ctx context.Context, cfg Config) (*Member, error) {
 	}
 }
 
+// Known says whether a process joined from this folder before.
+func Known(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, identityFile))
+	return err == nil
+}
+
 func (m *Member) token() (string, Claims, error) {
 	if m.cfg.Token == "" {
 		return "", Claims{}, errors.New("no --join TOKEN, and no identity on disk")

@@ -16,6 +16,7 @@ import (
 	"sync"
 	"time"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
@@ -37,6 +38,9 @@ type Config struct {
 	// Silence is how long a control plane may keep a proxy that holds nothing
 	// waiting for its first word before another is asked (3 s).
 	Silence time.Duration
+	// NodeID is who the proxy is to the control planes, whatever it calls itself:
+	// the name of its certificate. Empty: what it says.
+	NodeID string
 }
 
 // Agent serves one proxy.
@@ -51,6 +55,7 @@ type Agent struct {
 	mu       sync.Mutex
 	alive    context.Context // of Run; nil before
 	fallback *fallback       // nil while a control plane answers
+	trouble  error           // why the proxy is served nothing; nil: it is served
 	running  sync.WaitGroup
 }
 
@@ -107,6 +112,9 @@ func (a *Agent) Faults() []string {
 	if a.fallback != nil {
 		faults = append(faults, fmt.Sprintf("no control plane answers: the proxy is served what it accepted until %s", a.fallback.since.Format(time.RFC3339)))
 	}
+	if a.trouble != nil {
+		faults = append(faults, a.trouble.Error())
+	}
 	if err := a.kept.fault(); err != nil {
 		faults = append(faults, err.Error())
 	}
@@ -120,6 +128,12 @@ func (a *Agent) DeltaAggregatedResources(down discoveryv3.AggregatedDiscoverySer
 	if err != nil {
 		return err
 	}
+	if a.cfg.NodeID != "" {
+		if first.Node == nil {
+			first.Node = &corev3.Node{}
+		}
+		first.Node.Id = a.cfg.NodeID
+	}
 	if a.falling() {
 		return a.fall(down, first)
 	}
@@ -127,12 +141,13 @@ func (a *Agent) DeltaAggregatedResources(down discoveryv3.AggregatedDiscoverySer
 	if at == nil {
 		return a.fall(down, first)
 	}
-	heard, err := newRelay(a.kept, down, first, a.cfg.Silence).run(at)
+	heard, err := newRelay(a.kept, down, first, a.cfg.Silence, func() { a.say(nil) }).run(at)
 	switch {
 	case down.Context().Err() != nil:
 		return down.Context().Err()
 	case status.Code(err) == codes.PermissionDenied, status.Code(err) == codes.Unauthenticated:
 		a.kept.forget()
+		a.say(fmt.Errorf("the control plane %s refuses the proxy: %s", at.name, status.Convert(err).Message()))
 		a.cfg.Log.Error("the control plane refuses the proxy, what it accepted is forgotten", "resource", at.name, "err", err)
 		return err
 	case heard:
@@ -142,6 +157,13 @@ func (a *Agent) DeltaAggregatedResources(down discoveryv3.AggregatedDiscoverySer
 	}
 	a.cfg.Log.Warn("control plane lost", "resource", at.name, "err", err)
 	return status.Error(codes.Unavailable, "the control plane was lost, another will be asked")
+}
+
+// say keeps for Faults why the proxy is served nothing.
+func (a *Agent) say(trouble error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.trouble = trouble
 }
 
 func (a *Agent) falling() bool {
@@ -154,8 +176,10 @@ func (a *Agent) falling() bool {
 func (a *Agent) fall(down discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer, first *discoveryv3.DeltaDiscoveryRequest) error {
 	f, err := a.begin(first.GetNode().GetId())
 	if err != nil {
+		a.say(err)
 		return status.Error(codes.Unavailable, err.Error())
 	}
+	a.say(nil)
 	return f.serve(&replay{down, first})
 }
 

@@ -74,13 +74,18 @@ func plane(t *testing.T, names ...string) (string, func()) {
 // start runs an agent until the test ends.
 func start(t *testing.T, dir string, servers ...string) (*agent.Agent, string) {
 	t.Helper()
+	return startAs(t, "", dir, servers...)
+}
+
+func startAs(t *testing.T, node, dir string, servers ...string) (*agent.Agent, string) {
+	t.Helper()
 	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	a, err := agent.New(agent.Config{
 		Listener: l, Servers: servers, DialOptions: []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())},
-		Dir: dir, Metrics: prometheus.NewRegistry(), Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Silence: 300 * time.Millisecond,
+		Dir: dir, Metrics: prometheus.NewRegistry(), Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Silence: 300 * time.Millisecond, NodeID: node,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -265,22 +270,107 @@ func TestOthersAtTheSameAddress(t *testing.T) {
 	refuses, over := serve(t, func(s *grpc.Server) {
 		discoveryv3.RegisterAggregatedDiscoveryServiceServer(s, &scripted{refusal: status.Error(codes.PermissionDenied, "revoked")})
 	})
-	_, address = start(t, dir, refuses)
+	a, address := start(t, dir, refuses)
 	p := &proxy{address: address, node: "n"}
 	want(t, !p.until(t, 2*time.Second, "a"), "a proxy that was refused has what it once accepted")
 	if status.Code(p.last) != codes.PermissionDenied {
 		t.Errorf("it was told %v, not that it was refused", p.last)
 	}
+	if faults := a.Faults(); len(faults) != 1 || !strings.Contains(faults[0], "refuses the proxy: revoked") {
+		t.Errorf("nobody is told that it was refused: %q", faults)
+	}
 	over() // now there is none at all
 	want(t, !(&proxy{address: address, node: "n"}).until(t, 2*time.Second, "a"), "what it had before it was refused, in the outage after that")
-	for range 300 {
-		if names, _ := filepath.Glob(filepath.Join(dir, "*.accepted")); len(names) == 0 {
-			break
+	gone(t, dir)
+	_, address = start(t, dir, refuses)
+	want(t, !(&proxy{address: address, node: "n"}).until(t, 2*time.Second, "a"), "what it had before it was refused, after a restart")
+}
+
+// TestSilenceEndsWithAWord: a stream on which the control plane spoke lasts.
+func TestSilenceEndsWithAWord(t *testing.T) {
+	at, _ := plane(t, "a")
+	_, address := start(t, t.TempDir(), at)
+	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second) // three times the silence
+	defer cancel()
+	stream, err := discoveryv3.NewAggregatedDiscoveryServiceClient(conn).DeltaAggregatedResources(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.Send(&discoveryv3.DeltaDiscoveryRequest{Node: &corev3.Node{Id: "n", Cluster: "edge"}, TypeUrl: contract.TypeCluster}); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		if _, err := stream.Recv(); err != nil {
+			if status.Code(err) != codes.DeadlineExceeded {
+				t.Errorf("the stream ended: %v", err)
+			}
+			return
+		}
+	}
+}
+
+// TestNodeID: a proxy that calls itself after its machine is to the control
+// plane who its certificate says, and what it accepted is kept under that.
+func TestNodeID(t *testing.T) {
+	met := make(chan string, 1)
+	asks, over := serve(t, func(s *grpc.Server) { discoveryv3.RegisterAggregatedDiscoveryServiceServer(s, &asking{met: met}) })
+	_, address := startAs(t, "edge-1", t.TempDir(), asks)
+	_ = (&proxy{address: address, node: "vm"}).until(t, time.Second, "none")
+	if got := <-met; got != "edge-1" {
+		t.Errorf("the control plane met %q", got)
+	}
+	over()
+}
+
+// asking is a control plane that only looks who comes.
+type asking struct {
+	discoveryv3.UnimplementedAggregatedDiscoveryServiceServer
+	met chan string
+}
+
+func (a *asking) DeltaAggregatedResources(stream discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
+	first, err := stream.Recv()
+	if err == nil {
+		select {
+		case a.met <- first.GetNode().GetId():
+		default:
+		}
+	}
+	return err
+}
+
+// TestRefusedWithADamagedFolder: a refusal also ends what could not be read.
+func TestRefusedWithADamagedFolder(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"a.accepted", "b.accepted"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("no configuration, but perhaps a key"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	refuses, _ := serve(t, func(s *grpc.Server) {
+		discoveryv3.RegisterAggregatedDiscoveryServiceServer(s, &scripted{refusal: status.Error(codes.Unauthenticated, "nobody")})
+	})
+	_, address := start(t, dir, refuses)
+	_ = (&proxy{address: address, node: "n"}).until(t, 300*time.Millisecond, "a")
+	gone(t, dir)
+}
+
+// gone waits until nothing that was accepted is on disk.
+func gone(t *testing.T, dir string) {
+	t.Helper()
+	var names []string
+	for range 500 {
+		if names, _ = filepath.Glob(filepath.Join(dir, "*.accepted")); len(names) == 0 {
+			return
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	_, address = start(t, dir, refuses)
-	want(t, !(&proxy{address: address, node: "n"}).until(t, 2*time.Second, "a"), "what it had before it was refused, after a restart")
+	t.Errorf("%v are still there", names)
 }
 
 // TestDisk: damage and a folder that cannot be written are told, and stop nobody.

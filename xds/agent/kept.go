@@ -40,6 +40,7 @@ type kept struct {
 	since  time.Time // of the last change
 	types  map[string]map[string]*discoveryv3.Resource
 	dirty  map[string]bool
+	clear  bool  // no file that is there counts any more
 	failed error // why it could not be written
 	change chan struct{}
 }
@@ -61,7 +62,7 @@ func (k *kept) load() error {
 			err = fmt.Errorf("it is of node %q, another file of %q", response.GetControlPlane().GetIdentifier(), k.node)
 		}
 		if err != nil {
-			k.node, k.types = "", map[string]map[string]*discoveryv3.Resource{}
+			k.node, k.types, k.clear = "", map[string]map[string]*discoveryv3.Resource{}, true
 			return fmt.Errorf("%s: %w", name, err)
 		}
 		k.node = response.GetControlPlane().GetIdentifier()
@@ -102,20 +103,16 @@ func (k *kept) owner(node string) {
 	if k.node == node {
 		return
 	}
-	for url := range k.types {
-		k.touch(url)
-	}
-	k.node, k.types = node, map[string]map[string]*discoveryv3.Resource{}
+	k.node, k.types, k.clear = node, map[string]map[string]*discoveryv3.Resource{}, true
+	k.touch("")
 }
 
 // forget drops all: the proxy is not welcome any more.
 func (k *kept) forget() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	for url := range k.types {
-		k.touch(url)
-	}
-	k.node, k.types = "", map[string]map[string]*discoveryv3.Resource{}
+	k.node, k.types, k.clear = "", map[string]map[string]*discoveryv3.Resource{}, true
+	k.touch("")
 }
 
 // of returns all that is kept of a node and when it last changed.
@@ -184,7 +181,9 @@ func (k *kept) only(url string, names map[string]struct{}) {
 }
 
 func (k *kept) touch(url string) {
-	k.dirty[url], k.since = true, time.Now()
+	if k.since = time.Now(); url != "" {
+		k.dirty[url] = true
+	}
 	select {
 	case k.change <- struct{}{}:
 	default:
@@ -230,6 +229,9 @@ func (k *kept) keep(ctx context.Context, log *slog.Logger) {
 
 // save replaces the files of what changed; each is on disk when it returns.
 func (k *kept) save() error {
+	if err := k.wipe(); err != nil {
+		return err
+	}
 	for {
 		url, data, err := k.next()
 		if url == "" || err != nil {
@@ -252,6 +254,28 @@ func (k *kept) save() error {
 			return fmt.Errorf("%s: %w", path, err)
 		}
 	}
+}
+
+// wipe removes all files, if none counts any more; what is in memory is written
+// anew behind it.
+func (k *kept) wipe() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if !k.clear {
+		return nil
+	}
+	names, err := filepath.Glob(filepath.Join(k.dir, "*"+suffix))
+	for _, name := range names {
+		if gone := os.Remove(name); !errors.Is(gone, fs.ErrNotExist) {
+			err = errors.Join(err, gone)
+		}
+	}
+	if k.clear = err != nil; err == nil {
+		for url := range k.types {
+			k.dirty[url] = true
+		}
+	}
+	return err
 }
 
 // next returns one type that must be written, and what; no data: it is gone.

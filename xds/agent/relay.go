@@ -25,6 +25,7 @@ type relay struct {
 	down    discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer
 	first   *discoveryv3.DeltaDiscoveryRequest
 	silence time.Duration
+	heard   func() // the control plane said something
 
 	mu      sync.Mutex
 	types   map[string]*held
@@ -37,8 +38,8 @@ type held struct {
 	wildcard bool
 }
 
-func newRelay(k *kept, down discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer, first *discoveryv3.DeltaDiscoveryRequest, silence time.Duration) *relay {
-	return &relay{kept: k, down: down, first: first, silence: silence, types: map[string]*held{}, pending: map[string]*discoveryv3.DeltaDiscoveryResponse{}}
+func newRelay(k *kept, down discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer, first *discoveryv3.DeltaDiscoveryRequest, silence time.Duration, heard func()) *relay {
+	return &relay{kept: k, down: down, first: first, silence: silence, heard: heard, types: map[string]*held{}, pending: map[string]*discoveryv3.DeltaDiscoveryResponse{}}
 }
 
 // run ends when either side does; heard says whether the control plane said
@@ -51,9 +52,10 @@ func (r *relay) run(at *plane) (heard bool, err error) {
 		return false, err
 	}
 	r.kept.owner(r.first.GetNode().GetId())
-	if len(r.first.GetInitialResourceVersions()) == 0 {
-		timer := time.AfterFunc(r.silence, func() { cancel(errSilent) })
-		defer func() { timer.Stop() }()
+	silent := time.AfterFunc(r.silence, func() { cancel(errSilent) })
+	defer silent.Stop()
+	if len(r.first.GetInitialResourceVersions()) > 0 {
+		silent.Stop() // nothing may be the right answer
 	}
 	clean := time.AfterFunc(settled, r.settle)
 	defer clean.Stop()
@@ -66,7 +68,10 @@ func (r *relay) run(at *plane) (heard bool, err error) {
 			}
 			return heard, err
 		}
-		heard = true
+		if silent.Stop(); !heard {
+			heard = true
+			r.heard()
+		}
 		r.note(response)
 		if err := r.down.Send(response); err != nil {
 			return heard, err

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/google/renameio/v2"
 )
@@ -63,9 +64,20 @@ func (r *Registry) read(path string) error {
 		if _, _, err := check(k.Service, k.Instance, k.Registration); err != nil {
 			return fmt.Errorf("registered instances: %s: %w: remove it, instances register again within seconds", path, err)
 		}
-		_ = r.Put(k.Service, k.Instance, k.Registration) // one that may not be there any more is no fault
+		if r.Put(k.Service, k.Instance, k.Registration) == nil { // one that may not be there any more is no fault
+			r.restored(k.Service, k.Instance)
+		}
 	}
 	return nil
+}
+
+// restored marks an instance as one that this process has not heard itself.
+func (r *Registry) restored(service, id string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e := r.services[service][id]
+	e.heard = time.Time{}
+	r.services[service][id] = e
 }
 
 // claim takes the first file that no other process keeps its instances in, until

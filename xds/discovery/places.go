@@ -133,6 +133,7 @@ func (r *Registry) recheck() {
 		for id, e := range instances {
 			if r.places.judge(service, e.Address) != nil {
 				dropped = r.drop(service, id) || dropped
+				r.silence.left(service)
 			}
 		}
 	}

@@ -188,8 +188,9 @@ func TestLeave(t *testing.T) {
 		}
 	}
 	<-r.Changed()
-	r.Leave("order")
-	r.Leave("nobody")
+	r.Leave("order", time.Now())
+	r.Leave("nobody", time.Now())
+	r.Leave("user", time.Now().Add(-time.Minute)) // it was heard since
 	left := r.Snapshot()
 	if len(left["order"])+len(left["order-grpc"]) != 0 || len(left["order2"]) != 1 || len(left["user"]) != 1 {
 		t.Errorf("%v are left", left)

@@ -53,6 +53,7 @@ var ErrFull = errors.New("the registry is full")
 type entry struct {
 	Instance
 	said    Registration
+	heard   time.Time // zero: by an earlier process
 	expires time.Time
 }
 
@@ -119,7 +120,7 @@ func (r *Registry) Put(service, id string, reg Registration) error {
 		r.release(old.Address)
 	}
 	r.holders[instance.Address] = holder{ServiceOf(service), r.holders[instance.Address].instances + 1}
-	instances[id] = entry{Instance: instance, said: reg, expires: r.now().Add(ttl)}
+	instances[id] = entry{Instance: instance, said: reg, heard: r.now(), expires: r.now().Add(ttl)}
 	if !known || old.Instance != instance {
 		delete(r.sorted, service)
 		r.signal()
@@ -137,8 +138,9 @@ func (r *Registry) Delete(service, id string) {
 	}
 }
 
-// Leave drops all instances of a service, those that speak gRPC included.
-func (r *Registry) Leave(service string) {
+// Leave drops the instances of a service that were not heard since a moment,
+// those that speak gRPC included.
+func (r *Registry) Leave(service string, since time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	dropped := false
@@ -146,9 +148,11 @@ func (r *Registry) Leave(service string) {
 		if ServiceOf(name) != ServiceOf(service) {
 			continue
 		}
-		for id := range instances {
-			dropped = r.drop(name, id) || dropped
-			r.silence.left(name)
+		for id, e := range instances {
+			if e.heard.Before(since) {
+				dropped = r.drop(name, id) || dropped
+				r.silence.left(name)
+			}
 		}
 	}
 	if dropped {

@@ -27,7 +27,9 @@ func Objects(upstreams []config.Upstream, now Instances) []release.Object {
 // Changed are the endpoints of those upstreams whose instances changed.
 func Changed(upstreams []config.Upstream, before, now Instances) []release.Object {
 	return objects(upstreams, now, func(u *config.Upstream) bool {
-		return u.Registry != "" && !slices.Equal(before[u.Registry], now[u.Registry])
+		was, known := before[u.Registry]
+		is, heard := now[u.Registry]
+		return u.Registry != "" && (known != heard || !slices.Equal(was, is))
 	})
 }
 

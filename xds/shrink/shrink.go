@@ -24,7 +24,8 @@ const (
 func Holds(before, gone int) bool { return gone >= Least && 100*gone > share*before }
 
 // Gateway is an error that names what a new gateway file takes away too much of:
-// routes, or endpoints that the file lists. nil: it takes away little.
+// routes, or endpoints that the file lists. nil: it takes away little, or has as
+// many others in their place.
 func Gateway(before, after *config.Gateway) error {
 	for _, kind := range []struct {
 		name         string
@@ -39,12 +40,13 @@ func Gateway(before, after *config.Gateway) error {
 				gone = append(gone, name)
 			}
 		}
-		if !Holds(len(kind.before), len(gone)) {
+		fewer := len(kind.before) - len(kind.left)
+		if !Holds(len(kind.before), min(len(gone), fewer)) {
 			continue
 		}
 		slices.Sort(gone)
-		return fmt.Errorf("the files take away %d of %d %s (%s, …), so they wait: `tollgate allow-shrink files` lets them, if that is meant",
-			len(gone), len(kind.before), kind.name, strings.Join(gone[:shown], ", "))
+		return fmt.Errorf("the files leave %d of %d %s (without %s, …), so they wait: `tollgate allow-shrink files` lets them, if that is meant",
+			len(kind.left), len(kind.before), kind.name, strings.Join(gone[:shown], ", "))
 	}
 	return nil
 }

@@ -23,6 +23,15 @@ func gateway(routes, endpoints int) *config.Gateway {
 	return g
 }
 
+// renamed has routes of other names.
+func renamed(n int) *config.Gateway {
+	g := &config.Gateway{}
+	for i := range n {
+		g.Routes = append(g.Routes, &config.Route{Name: fmt.Sprintf("new%d", i)})
+	}
+	return g
+}
+
 func TestGateway(t *testing.T) {
 	for name, c := range map[string]struct {
 		before, after *config.Gateway
@@ -30,11 +39,13 @@ func TestGateway(t *testing.T) {
 	}{
 		"nothing":                 {gateway(100, 100), gateway(100, 100), ""},
 		"30 of 100 routes":        {gateway(100, 0), gateway(70, 0), ""},
-		"31 of 100 routes":        {gateway(100, 0), gateway(69, 0), "31 of 100 routes (r069, r070, r071, r072, r073, …)"},
+		"31 of 100 routes":        {gateway(100, 0), gateway(69, 0), "leave 69 of 100 routes (without r069, r070, r071, r072, r073, …)"},
 		"all of 9":                {gateway(9, 9), gateway(0, 0), ""},
-		"all of 10":               {gateway(10, 0), gateway(0, 0), "10 of 10 routes"},
-		"31 of 100 endpoints":     {gateway(1, 100), gateway(1, 69), "31 of 100 endpoints (up 0.0.0.0:100, "},
-		"routes grow, hosts fall": {gateway(10, 20), gateway(500, 10), "10 of 20 endpoints"},
+		"all of 10":               {gateway(10, 0), gateway(0, 0), "leave 0 of 10 routes"},
+		"31 of 100 endpoints":     {gateway(1, 100), gateway(1, 69), "leave 69 of 100 endpoints (without up 0.0.0.0:100, "},
+		"routes grow, hosts fall": {gateway(10, 20), gateway(500, 10), "leave 10 of 20 endpoints"},
+		"renamed":                 {gateway(100, 0), renamed(100), ""},
+		"a third is renamed":      {gateway(100, 0), renamed(60), "leave 60 of 100 routes"},
 		"from nothing":            {gateway(0, 0), gateway(100, 100), ""},
 	} {
 		err := shrink.Gateway(c.before, c.after)

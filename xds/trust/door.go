@@ -81,7 +81,12 @@ func (d *Door) renew(w http.ResponseWriter, r *http.Request) {
 }
 
 func (d *Door) answer(w http.ResponseWriter, r *http.Request, public *ecdsa.PublicKey, role, name string) {
-	chain, err := d.Authority.Issue(public, role, name)
+	// One that joined before names were kept can be removed from its renewal on.
+	err := d.Authority.Members().meet(role, name)
+	var chain []*x509.Certificate
+	if err == nil {
+		chain, err = d.Authority.Issue(public, role, name)
+	}
 	if err != nil {
 		d.Log.Error("certificate not made", "name", role+"/"+name, "err", err)
 		refuse(w, r, http.StatusServiceUnavailable, "unavailable", "the certificate could not be made")

@@ -142,6 +142,9 @@ func (m *Members) refresh() {
 	m.mu.Lock()
 	now := m.now()
 	due := now.Sub(m.read) >= time.Second || now.Before(m.read)
+	if due {
+		m.read = now // one of those who ask at once reads
+	}
 	m.mu.Unlock()
 	if due {
 		_ = m.load() // Fault tells

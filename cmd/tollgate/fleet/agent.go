@@ -25,8 +25,9 @@ func RunAgent() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "agent", Short: "Stands beside a proxy: keeps what it accepted, serves that when no control plane answers", Args: cobra.NoArgs,
 		Long: "Stands beside a proxy: keeps what it accepted on disk, and serves that when no control plane answers.\n" +
-			"`tollgate envoy run` has one of its own. For an Envoy that something else starts, run this and print its\n" +
-			"bootstrap with `tollgate envoy bootstrap --xds-servers unix:DATA-DIR/run/agent.sock`.",
+			"`tollgate envoy run` has one of its own. For an Envoy that something else starts, run this, print its bootstrap\n" +
+			"with `tollgate envoy bootstrap --xds-servers unix:DATA-DIR/run/agent.sock`, and start it in DATA-DIR, where\n" +
+			"the files of its identity are.",
 		RunE: verb.Do(runAgent),
 	}
 	f := cmd.Flags()
@@ -82,14 +83,14 @@ func runAgent(cmd *cobra.Command, _ []string) error {
 		Readiness: func() ([]string, error) { return append(who.Faults(), relay.Faults()...), nil },
 	})
 	announce := daemon.RunnerFunc(func(context.Context) error {
-		return sayAgent(cmd, s.On(settings.JSON), at, adminListener.Addr().String())
+		return sayAgent(cmd, s.On(settings.JSON), dir, at, adminListener.Addr().String())
 	})
 	return daemon.Run(ctx, relay, who, admin, announce, hangup.Runner(log))
 }
 
-func sayAgent(cmd *cobra.Command, asJSON bool, address, admin string) error {
+func sayAgent(cmd *cobra.Command, asJSON bool, dir, address, admin string) error {
 	if !asJSON {
-		_, err := fmt.Fprintf(cmd.OutOrStdout(), "agent is ready on %s; admin http://%s\n", address, admin)
+		_, err := fmt.Fprintf(cmd.OutOrStdout(), "agent is ready on %s; admin http://%s\nstart Envoy in %s, with what `tollgate envoy bootstrap --xds-servers %s` prints\n", address, admin, dir, address)
 		return err
 	}
 	return json.NewEncoder(cmd.OutOrStdout()).Encode(struct {
@@ -114,7 +115,7 @@ func newAgent(ctx context.Context, s settings.Settings, who *Trust, servers []st
 	}
 	relay, err := agent.New(agent.Config{
 		Listener: listener, ServerOptions: []grpc.ServerOption{grpc.Creds(peer.Credentials(peer.Plain()))},
-		Servers: servers, DialOptions: who.Dial(sockets), Dir: filepath.Join(dir, "accepted"), Metrics: metrics, Log: log,
+		Servers: servers, DialOptions: who.Dial(sockets), NodeID: who.Name, Dir: filepath.Join(dir, "accepted"), Metrics: metrics, Log: log,
 	})
 	return relay, at.String(), err
 }

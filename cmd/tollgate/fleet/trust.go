@@ -53,6 +53,9 @@ func Of(ctx context.Context, s settings.Settings, role, dataDir string, log *slo
 		return joined(ctx, s, role, dataDir, log)
 	}
 	if err := plain(s, addresses); err != nil {
+		if join.Known(memberDir(dataDir, role)) { // a restart needs no token
+			return joined(ctx, s, role, dataDir, log)
+		}
 		return nil, err
 	}
 	return &Trust{log: log}, nil
@@ -134,8 +137,10 @@ func withSource(files *peer.Files, log *slog.Logger, err error) (*Trust, error) 
 	return &Trust{Source: files, Name: who.Name, Domain: svid.ID.TrustDomain().Name(), log: log, faults: files.Fault}, err
 }
 
+func memberDir(dataDir, role string) string { return filepath.Join(dataDir, "member", role) }
+
 func joined(ctx context.Context, s settings.Settings, role, dataDir string, log *slog.Logger) (*Trust, error) {
-	cfg := join.Config{Dir: filepath.Join(dataDir, "member", role), Token: s.Text(settings.Join), Servers: Hosts(s), Log: log}
+	cfg := join.Config{Dir: memberDir(dataDir, role), Token: s.Text(settings.Join), Servers: Hosts(s), Log: log}
 	if role == contract.RoleEdge {
 		cfg.Changed = func(svid *x509svid.SVID, bundle *x509bundle.Bundle) error { return writeProxy(dataDir, svid, bundle) }
 	}
