@@ -189,6 +189,12 @@ func TestRefused(t *testing.T) {
 		"joined host":              {host("a.com,b.com"), 400, policy.BadRequest, ""},
 		"user in host":             {host("u@host"), 400, policy.BadRequest, ""},
 		"path in host":             {host("host/x"), 400, policy.BadRequest, ""},
+		"port in host":             {host("host:80"), 400, policy.BadRequest, ""}, // Envoy took one away: there were two
+		"dot after host":           {host("host.test."), 400, policy.BadRequest, ""},
+		"colon after host":         {host("host.test:80:"), 400, policy.BadRequest, ""},
+		"brackets around host":     {host("[host.test]"), 400, policy.BadRequest, ""},
+		"bracket after host":       {host("host.test]"), 400, policy.BadRequest, ""},
+		"empty host":               {host(""), 400, policy.BadRequest, ""},
 		"path parameter":           {path("/admin;x=1"), 400, policy.BadRequest, ""},
 		"dots and parameter":       {path("/public/..;/admin"), 400, policy.BadRequest, ""},
 		"double escape":            {path("/public/%252e%252e/admin"), 400, policy.BadRequest, ""},

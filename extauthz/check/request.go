@@ -103,7 +103,7 @@ func read(r *authv3.CheckRequest, s *seen, looks celenv.Looks, now time.Time) (o
 		return out, "more than one Authorization"
 	case s.keys > 1 || strings.Contains(s.key, ","):
 		return out, "more than one API key"
-	case s.hosts > 1 || s.hosts == 1 && !strings.EqualFold(s.host, host) || !plainHost(host):
+	case s.hosts > 1 || s.hosts == 1 && !strings.EqualFold(s.host, host) || !oneview.Host(host):
 		return out, "the host is not one plain name"
 	case !plainMethod(h.GetMethod()):
 		return out, "the method is not in upper case"
@@ -114,7 +114,7 @@ func read(r *authv3.CheckRequest, s *seen, looks celenv.Looks, now time.Time) (o
 	if fault != "" {
 		return out, fault
 	}
-	out.Method, out.Path, out.Segments, out.Host = h.GetMethod(), target.Path, target.Segments, hostname(host)
+	out.Method, out.Path, out.Segments, out.Host = h.GetMethod(), target.Path, target.Segments, lower(host)
 	out.ClientIP = r.GetAttributes().GetSource().GetAddress().GetSocketAddress().GetAddress()
 	out.Time = now
 	out.Headers = func() map[string]string { return headers }
@@ -145,25 +145,4 @@ func plainMethod(method string) bool {
 		}
 	}
 	return method != ""
-}
-
-func plainHost(host string) bool {
-	for i := range len(host) {
-		c := host[i]
-		switch {
-		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '.', c == '-', c == ':', c == '[', c == ']':
-		default:
-			return false
-		}
-	}
-	return true
-}
-
-// hostname is lower case, without port and final dot.
-func hostname(host string) string {
-	host = lower(host)
-	if i := strings.LastIndexByte(host, ':'); i >= 0 && !strings.HasSuffix(host, "]") {
-		host = host[:i]
-	}
-	return strings.TrimSuffix(host, ".")
 }

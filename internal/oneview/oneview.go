@@ -1,5 +1,5 @@
-// Package oneview is the one reading of a request's method, authority, path and
-// query that Envoy, the authorization server and every upstream share.
+// Package oneview is the one reading of a request's method, host, path and query
+// that Envoy, the authorization server and every upstream share.
 // Invariant: what Parse accepts is exactly what TargetPattern matches, and a
 // decoder that knows RFC 3986 (and form decoding in the query) makes the same
 // segments and parameters of it, so that no other spelling of a path walks
@@ -19,8 +19,6 @@ const (
 	// MethodPattern is RE2 for every method: HTTP/2 would carry "delete" too, which
 	// frameworks raise to DELETE.
 	MethodPattern = `[A-Z-]+`
-	// AuthorityPattern is RE2 for a host with or without a port.
-	AuthorityPattern = `[A-Za-z0-9.:\[\]-]+`
 	// TooManyPattern is RE2 for targets of more than MaxParameters parameters.
 	TooManyPattern = `[^?]*\?(?:[ -%'-~]*&){128}.*`
 	// TargetPattern is RE2 for a path with or without a query, as Envoy holds it

@@ -29,11 +29,18 @@ const (
 // Every is the configuration of Filter.
 func Every() *rbacv3.RBAC {
 	return &rbacv3.RBAC{Rules: deny(map[string]*rbacconfigv3.Permission{
-		hostPolicy:      unless(":authority", oneview.AuthorityPattern),
+		hostPolicy:      both(unless(":authority", oneview.HostPattern), notTunnel()),
 		methodPolicy:    unless(":method", oneview.MethodPattern),
 		targetPolicy:    unless(":path", oneview.TargetPattern),
 		parameterPolicy: when(":path", oneview.TooManyPattern),
 	})}
+}
+
+// notTunnel holds unless it is CONNECT to a host and a port, which no route takes.
+func notTunnel() *rbacconfigv3.Permission {
+	return &rbacconfigv3.Permission{Rule: &rbacconfigv3.Permission_OrRules{OrRules: &rbacconfigv3.Permission_Set{Rules: []*rbacconfigv3.Permission{
+		unless(":method", "CONNECT"), unless(":authority", oneview.AuthorityPattern),
+	}}}}
 }
 
 func deny(policies map[string]*rbacconfigv3.Permission) *rbacconfigv3.RBAC {
