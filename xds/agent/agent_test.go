@@ -185,6 +185,7 @@ func settledOnDisk(t *testing.T, dir string) {
 // TestRestart: agent, proxy and control plane all end; the proxy that comes back
 // has what it had, then what the control plane that comes back says.
 func TestRestart(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	at, stop := plane(t, "a", "b")
 	_, address := start(t, dir, at)
@@ -211,6 +212,7 @@ func TestRestart(t *testing.T) {
 
 // TestRefusedIsNotKept: what a proxy refused is not served from disk.
 func TestRefusedIsNotKept(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	at, stop := plane(t, "bad", "good")
 	_, address := start(t, dir, at)
@@ -224,6 +226,7 @@ func TestRefusedIsNotKept(t *testing.T) {
 // TestLostFolder: a proxy that runs while what was kept of it is lost brings its
 // versions, and all is kept again.
 func TestLostFolder(t *testing.T) {
+	t.Parallel()
 	at, stop := plane(t, "a", "b")
 	_, address := start(t, t.TempDir(), at)
 	p := &proxy{address: address, node: "n"}
@@ -256,6 +259,7 @@ func (s *scripted) DeltaAggregatedResources(stream discoveryv3.AggregatedDiscove
 // TestOthersAtTheSameAddress: a control plane that is silent is like none; one
 // that refuses the proxy is obeyed.
 func TestOthersAtTheSameAddress(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	at, stop := plane(t, "a")
 	_, address := start(t, dir, at)
@@ -288,6 +292,7 @@ func TestOthersAtTheSameAddress(t *testing.T) {
 
 // TestSilenceEndsWithAWord: a stream on which the control plane spoke lasts.
 func TestSilenceEndsWithAWord(t *testing.T) {
+	t.Parallel()
 	at, _ := plane(t, "a")
 	_, address := start(t, t.TempDir(), at)
 	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
@@ -317,6 +322,7 @@ func TestSilenceEndsWithAWord(t *testing.T) {
 // TestNodeID: a proxy that calls itself after its machine is to the control
 // plane who its certificate says, and what it accepted is kept under that.
 func TestNodeID(t *testing.T) {
+	t.Parallel()
 	met := make(chan string, 1)
 	asks, over := serve(t, func(s *grpc.Server) { discoveryv3.RegisterAggregatedDiscoveryServiceServer(s, &asking{met: met}) })
 	_, address := startAs(t, "edge-1", t.TempDir(), asks)
@@ -346,6 +352,7 @@ func (a *asking) DeltaAggregatedResources(stream discoveryv3.AggregatedDiscovery
 
 // TestRefusedWithADamagedFolder: a refusal also ends what could not be read.
 func TestRefusedWithADamagedFolder(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	for _, name := range []string{"a.accepted", "b.accepted"} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte("no configuration, but perhaps a key"), 0o600); err != nil {
@@ -375,6 +382,7 @@ func gone(t *testing.T, dir string) {
 
 // TestDisk: damage and a folder that cannot be written are told, and stop nobody.
 func TestDisk(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	at, stop := plane(t, "a")
 	_, address := start(t, dir, at)
@@ -419,6 +427,7 @@ func TestDisk(t *testing.T) {
 
 // TestStops: an agent ends while a proxy is served what was kept.
 func TestStops(t *testing.T) {
+	t.Parallel()
 	if _, err := agent.New(agent.Config{Metrics: prometheus.NewRegistry(), Log: slog.New(slog.DiscardHandler)}); err == nil {
 		t.Error("an agent without a control plane to ask was made")
 	}

@@ -30,6 +30,7 @@ import (
 type nameServer struct {
 	address string
 	asked   atomic.Int64
+	host    atomic.Uint32 // of 127.0.0.0/24, its answer
 	wg      sync.WaitGroup
 }
 
@@ -41,6 +42,7 @@ func newNameServer(t *testing.T, how answers) *nameServer {
 	t.Helper()
 	for n := range 200 {
 		s := &nameServer{address: fmt.Sprintf("127.53.%d.%d", os.Getpid()%250+1, n+1)}
+		s.host.Store(1)
 		conn, err := net.ListenPacket("udp", s.address+":53")
 		if err != nil {
 			continue
@@ -80,7 +82,7 @@ func (s *nameServer) serve(conn net.PacketConn, how answers) {
 		if code == dnsmessage.RCodeSuccess && question.Type == dnsmessage.TypeA {
 			m.Answers = []dnsmessage.Resource{{
 				Header: dnsmessage.ResourceHeader{Name: question.Name, Type: dnsmessage.TypeA, Class: dnsmessage.ClassINET, TTL: 1},
-				Body:   &dnsmessage.AResource{A: [4]byte{127, 0, 0, 1}},
+				Body:   &dnsmessage.AResource{A: [4]byte{127, 0, 0, byte(s.host.Load())}},
 			}}
 		}
 		out, err := m.Pack()
@@ -253,3 +255,70 @@ func namesCell(t *testing.T, how answers, byName, resolve bool) {
 
 // soon is 1 s, and what a loaded machine adds.
 const soon = 3 * time.Second
+
+// TestNameChangesItsAnswer: where a name leads elsewhere the upstream follows
+// within seconds; while it leads nowhere, or is not answered, it stays where it
+// was. No request fails meanwhile, and no other upstream notices.
+func TestNameChangesItsAnswer(t *testing.T) {
+	t.Parallel()
+	var code atomic.Uint32
+	var silent atomic.Bool
+	server := newNameServer(t, func(int64) (time.Duration, dnsmessage.RCode, bool) {
+		return 0, dnsmessage.RCode(code.Load()), silent.Load()
+	})
+	one, two, three, listener := backend(t, "static"), backend(t, "registered"), backend(t, "dns"), freePort(t)
+	port := netip.MustParseAddrPort(three).Port()
+	elsewhere, err := net.Listen("tcp", fmt.Sprintf("127.0.0.2:%d", port))
+	if err != nil {
+		t.Fatal(err)
+	}
+	moved := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "moved") }), ReadHeaderTimeout: time.Second}
+	go func() { _ = moved.Serve(elsewhere) }()
+	t.Cleanup(func() { _ = moved.Close() })
+	plane := newPlane(t, "127.0.0.1:0")
+	plane.Publish(named(t, listener, one, two, port, false))
+	proxy := newProxyWithNames(t, plane.address, server.address)
+	proxy.start()
+	client := &http.Client{Timeout: 2 * time.Second}
+	get := func(what string) string {
+		response, err := client.Get("http://" + listener + "/" + what)
+		if err != nil {
+			return err.Error()
+		}
+		defer func() { _ = response.Body.Close() }()
+		body, _ := io.ReadAll(response.Body)
+		return string(body)
+	}
+	within(t, 60*time.Second, "the name is resolved", func() bool { return get("dns") == "dns" })
+	// follow asks until the upstream is there, and for a while then.
+	follow := func(when, from, to string, stay time.Duration) {
+		t.Helper()
+		var moved time.Time
+		for start := time.Now(); moved.IsZero() || time.Since(moved) < stay; time.Sleep(10 * time.Millisecond) {
+			got := get("dns")
+			if got == to && moved.IsZero() {
+				moved = time.Now()
+				t.Logf("%s: after %s", when, moved.Sub(start))
+			}
+			if got != to && (got != from || !moved.IsZero()) {
+				t.Fatalf("%s: %q after %s", when, got, time.Since(start))
+			}
+			if s := get("static"); s != "static" {
+				t.Fatalf("%s: another upstream says %q", when, s)
+			}
+			if moved.IsZero() && time.Since(start) > 15*time.Second {
+				t.Fatalf("%s: still %q", when, got)
+			}
+		}
+	}
+	server.host.Store(2)
+	follow("it leads elsewhere", "dns", "moved", 0)
+	code.Store(uint32(dnsmessage.RCodeServerFailure))
+	follow("SERVFAIL", "moved", "moved", 3*time.Second)
+	code.Store(uint32(dnsmessage.RCodeSuccess))
+	silent.Store(true)
+	follow("no answer", "moved", "moved", 5*time.Second)
+	silent.Store(false)
+	server.host.Store(1)
+	follow("back", "moved", "dns", 0)
+}
