@@ -47,6 +47,10 @@ func TestExitCodesAndWords(t *testing.T) {
 	defer taken.Close()
 	valid := file(t, "gateway.yaml", good)
 	warns := file(t, "gateway.yaml", strings.ReplaceAll(good, "auth: api_key,", `auth: api_key, authorize: [{allow: '"a:b" in auth.permissions'}],`))
+	keyed := file(t, "gateway.yaml", good)
+	if err := os.WriteFile(filepath.Join(filepath.Dir(keyed), "keys.yaml"), []byte("keys:\n  - {tenat: acme}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	// A socket's path is short, and the test's own folders are not.
 	folder := func() string {
 		dir, err := os.MkdirTemp("", "verb-") //nolint:usetesting // its name would be too long
@@ -76,6 +80,7 @@ func TestExitCodesAndWords(t *testing.T) {
 		{"a bad file", []string{"validate", bad}, exitFailed, []string{bad + `:6:`, `routes[orders].upstream: no upstream is named "order"; did you mean "orders"?`}},
 		{"a file that is not there", []string{"validate", "/none/such.yaml"}, exitFailed, []string{"-f /none/such.yaml", "no such file"}},
 		{"a warning", []string{"validate", warns}, exitDone, []string{"warning: ", "auth.permissions"}},
+		{"a bad key file", []string{"validate", keyed}, exitFailed, []string{filepath.Join(filepath.Dir(keyed), "keys.yaml") + `:2:6: unknown key "tenat"; did you mean "tenant"?`}},
 		{"a strict warning", []string{"validate", "--strict", warns}, exitFailed, []string{"warning: ", "--strict"}},
 		{"run without a file", append([]string{"run"}, free...), exitUsage, []string{"-f FILE"}},
 		{"run a bad file", append([]string{"run", "-f", bad}, free...), exitFailed, []string{`did you mean "orders"?`}},

@@ -393,13 +393,26 @@ func TestKeyFileFaults(t *testing.T) {
 		"keys:\n- {id: a, hash: \"" + hash + "\"}":                                                          "keys.yaml:2:3: keys[0]: key a has no tenant",
 		"keys: [{hash: \"" + hash + "\", tenant: t}]":                                                       "keys.yaml:1:8: keys[0]: id",
 		"keys:\n- {id: a, hash: \"" + hash + "\", tenant: t}\n- {id: a, hash: \"" + hash + "\", tenant: t}": "keys.yaml:3:8: keys[1]: id a occurs twice",
-		"keys: {":   "keys.yaml:2:1: ", // where the end was found
-		"\tkeys: 7": "keys.yaml:1:",
+		"keys:\n- id: a\n  hash: 1\n  tenant: t\n- id: b\n  hash: \"" + hash + "\"":                         "keys.yaml:3:9: keys[0]: hash of a is not sha256: and 64 hex digits\nkeys.yaml:5:3: keys[1]: key b has no tenant",
+		"keys: [{tenat: acme}]":             `keys.yaml:1:9: unknown key "tenat"; did you mean "tenant"?`,
+		"keyz: []":                          `keys.yaml:1:1: unknown key "keyz"; did you mean "keys"?`,
+		"keys: [{colour: red}]":             `keys.yaml:1:9: unknown key "colour"`,
+		"keys: some":                        "keys.yaml:1:7: a list of keys is wanted here, not one word",
+		"keys: [some]":                      "keys.yaml:1:8: a key (id, hash, tenant, permissions) is wanted here, not one word",
+		"- id: a":                           "keys.yaml:1:1: `keys:` and a list of keys is wanted here, not a list",
+		"keys: [{tenant: {a: b}}]":          "keys.yaml:1:17: a text is wanted here, not keys and values",
+		"keys: [{permissions: a}]":          `keys.yaml:1:22: a list such as ["orders:read"] is wanted here, not one word`,
+		"keys: [{id: a, expires: someday}]": "keys.yaml:1:25: a time is wanted here, such as 2026-11-21T04:00:00Z",
+		"keys: {":                           "keys.yaml:2:1: ", // where the end was found
+		"\tkeys: 7":                         "keys.yaml:1:",
 		"keys:\n- id: a\n  hash: \"" + hash + "\"\n  tenant: t\n  expires: soon": "keys.yaml:5:12: ",
 	} {
 		_, err := credential.ParseKeys("keys.yaml", []byte(text))
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s:\n%v, want %s", text, err, want)
+		}
+		if err != nil && strings.Contains(err.Error(), "credential.") {
+			t.Errorf("%s:\n%v names our types", text, err)
 		}
 	}
 	for _, empty := range []string{"", "keys:\n", "keys: []\n"} {

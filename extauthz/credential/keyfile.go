@@ -10,12 +10,15 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"syscall"
 	"time"
 
 	"github.com/google/renameio/v2"
 	"go.yaml.in/yaml/v4"
+
+	"tollgate/extauthz/credential/slip"
 )
 
 const maxKeyFile = 64 << 20
@@ -35,9 +38,20 @@ type keyRecord struct {
 	Revoked     time.Time `yaml:"revoked,omitempty"`
 }
 
+// shapes are what these types are called in the file.
+func shapes() slip.Shapes {
+	return slip.Shapes{
+		reflect.TypeFor[keyDocument](): "`keys:` and a list of keys",
+		reflect.TypeFor[[]keyRecord](): "a list of keys",
+		reflect.TypeFor[keyRecord]():   "a key (id, hash, tenant, permissions)",
+		reflect.TypeFor[[]string]():    `a list such as ["orders:read"]`,
+		reflect.TypeFor[string]():      "a text",
+	}
+}
+
 // ParseKeys reads the text of the key file of a name. One bad key refuses the
 // file: who mistyped a revocation must not believe that it counts. The error
-// begins with name:line:col.
+// has a line for each of the first ten faults, which begins with name:line:col.
 func ParseKeys(name string, data []byte) ([]Key, error) {
 	if len(data) > maxKeyFile {
 		return nil, fmt.Errorf("%s:1:1: key file has %d bytes, at most %d are read", name, len(data), maxKeyFile)
@@ -46,73 +60,45 @@ func ParseKeys(name string, data []byte) ([]Key, error) {
 	decoder := yaml.NewDecoder(bytes.NewReader(data))
 	decoder.KnownFields(true)
 	if err := decoder.Decode(&document); err != nil && !errors.Is(err, io.EOF) {
-		return nil, located(name, err)
+		return nil, shapes().Located(name, err)
 	}
 	bad := func(i int, field, format string, args ...any) error {
-		line, col := place(data, i, field)
+		line, col := slip.Place(data, "keys", i, field)
 		return fmt.Errorf("%s:%d:%d: keys[%d]: %s", name, line, col, i, fmt.Sprintf(format, args...))
 	}
 	keys := make([]Key, 0, len(document.Keys))
 	seen := make(map[string]struct{}, len(document.Keys))
+	var faults []error
 	for i, r := range document.Keys {
+		if len(faults) == slip.Max {
+			break
+		}
 		key := Key{
 			ID: r.ID, Tenant: r.Tenant, Owner: r.Owner, Permissions: r.Permissions,
 			Created: r.Created, Expires: r.Expires, Revoked: r.Revoked,
 		}
 		if field, err := key.check(); err != nil {
-			return nil, bad(i, field, "%v", err)
+			faults = append(faults, bad(i, field, "%v", err))
+			continue
 		}
 		digits, _ := strings.CutPrefix(r.Hash, "sha256:")
 		sum, err := hex.DecodeString(digits)
 		if err != nil || len(sum) != sha256.Size || len(digits) == len(r.Hash) {
-			return nil, bad(i, "hash", "hash of %s is not sha256: and 64 hex digits", r.ID)
+			faults = append(faults, bad(i, "hash", "hash of %s is not sha256: and 64 hex digits", r.ID))
+			continue
 		}
 		if _, twice := seen[r.ID]; twice {
-			return nil, bad(i, "id", "id %s occurs twice", r.ID)
+			faults = append(faults, bad(i, "id", "id %s occurs twice", r.ID))
+			continue
 		}
 		seen[r.ID] = struct{}{}
 		copy(key.Hash[:], sum)
 		keys = append(keys, key)
 	}
+	if len(faults) > 0 {
+		return nil, errors.Join(faults...)
+	}
 	return keys, nil
-}
-
-// located puts the place before each fault of the decoder.
-func located(name string, err error) error {
-	var many *yaml.LoadErrors
-	var one *yaml.LoadError
-	faults := []*yaml.LoadError{}
-	switch {
-	case errors.As(err, &many):
-		faults = many.Errors
-	case errors.As(err, &one):
-		faults = append(faults, one)
-	default:
-		return fmt.Errorf("%s:1:1: %w", name, err)
-	}
-	var out []error
-	for _, f := range faults[:min(len(faults), 10)] {
-		out = append(out, fmt.Errorf("%s:%d:%d: %s", name, max(f.Mark.Line, 1), max(f.Mark.Column, 1), f.Message))
-	}
-	return errors.Join(out...)
-}
-
-// place finds a field of the i-th key, or where it should be. Only faults pay
-// for the second reading.
-func place(data []byte, i int, field string) (line, col int) {
-	var document struct {
-		Keys []yaml.Node `yaml:"keys"`
-	}
-	if yaml.Unmarshal(data, &document) != nil || i >= len(document.Keys) {
-		return 1, 1
-	}
-	key := document.Keys[i]
-	for j := 0; j+1 < len(key.Content); j += 2 {
-		if key.Content[j].Value == field {
-			return key.Content[j+1].Line, key.Content[j+1].Column
-		}
-	}
-	return key.Line, key.Column
 }
 
 // FormatKeys is the text of a key file.
