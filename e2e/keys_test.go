@@ -142,7 +142,7 @@ func TestBadKeyFile(t *testing.T) {
 		}
 		return func() { _ = os.WriteFile(path, good, 0o600) }
 	}
-	check := func(t *testing.T, admin, path string) {
+	check := func(t *testing.T, admin, path string, also ...string) {
 		t.Helper()
 		ask := func(want ...string) func() error {
 			return func() error {
@@ -155,8 +155,21 @@ func TestBadKeyFile(t *testing.T) {
 		}
 		mend := spoil(t, path)
 		harness.Eventually(t, 5*time.Second, "the fault shows", ask(`"degraded"`, "keys.yaml:", "revokd"))
+		if len(also) > 0 {
+			if out, errs, code := harness.Run(t, append([]string{"status"}, also...)...); code != 1 || !containsAll(out, "\nFAULT "+path+":", `unknown key "revokd"; did you mean "revoked"?`, "\nNODE ") || errs != "it serves on, with faults to mend\n" {
+				t.Errorf("status: exit %d\n%s%s", code, out, errs)
+			}
+			if out, _, code := harness.Run(t, append([]string{"status", "--json"}, also...)...); code != 1 || !containsAll(out, `"faults":["`+path+":") {
+				t.Errorf("status --json: exit %d\n%s", code, out)
+			}
+		}
 		mend()
 		harness.Eventually(t, 5*time.Second, "it is gone", ask(`"status":"ok"`))
+		if len(also) > 0 {
+			if out, errs, code := harness.Run(t, append([]string{"status"}, also...)...); code != 0 {
+				t.Errorf("status: exit %d\n%s%s", code, out, errs)
+			}
+		}
 	}
 	t.Run("a role of its own", func(t *testing.T) {
 		s := harness.NewStack(t, harness.Options{
@@ -168,6 +181,6 @@ func TestBadKeyFile(t *testing.T) {
 		file := writeGateway(t, strings.ReplaceAll(keysGateway, "${up}", "127.0.0.1:1"))
 		keysVerb(t, file, 0, "create", "--tenant", "acme")
 		p, _ := startRun(t, file, "--no-envoy")
-		check(t, p.Ready.Admin, filepath.Join(filepath.Dir(file), "keys.yaml"))
+		check(t, p.Ready.Admin, filepath.Join(filepath.Dir(file), "keys.yaml"), "--admin-address", strings.TrimPrefix(p.Ready.Admin, "http://"), "-f", file)
 	})
 }

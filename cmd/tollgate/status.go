@@ -1,12 +1,11 @@
 package main
 
 import (
-	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"sync"
@@ -16,14 +15,13 @@ import (
 	"golang.org/x/term"
 
 	"tollgate/cmd/tollgate/verb"
-	"tollgate/internal/peer"
 	"tollgate/internal/settings"
 	"tollgate/xds/admin"
 )
 
 func statusVerb() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "status", Short: "What is served and who runs it; exit 1 if anything is refused, held back or apart", Args: cobra.NoArgs,
+		Use: "status", Short: "What is served and who runs it; exit 1 if anything is refused, held back, apart or at fault", Args: cobra.NoArgs,
 		RunE: verb.Do(func(cmd *cobra.Command, _ []string) error {
 			s, err := settings.Load(cmd)
 			if err != nil {
@@ -70,11 +68,12 @@ func askAll(ctx context.Context, s settings.Settings, addresses []string) admin.
 			if err == nil {
 				var status admin.Status
 				if status, err = admin.DecodeStatus(body); err == nil {
+					status.Faults, err = faults(ctx, s, address)
 					fleet.Planes[i].Status = &status
 				}
 			}
 			if err != nil {
-				fleet.Planes[i].Error = err.Error()
+				fleet.Planes[i].Status, fleet.Planes[i].Error = nil, err.Error()
 			}
 		})
 	}
@@ -82,7 +81,27 @@ func askAll(ctx context.Context, s settings.Settings, addresses []string) admin.
 	return fleet
 }
 
-// show prints one answer; one control plane's JSON is that of its API.
+// faults are those of /readyz: of all that runs in the process.
+func faults(ctx context.Context, s settings.Settings, address string) ([]string, error) {
+	status, body, err := request(ctx, s, http.MethodGet, address, "/readyz")
+	if err != nil {
+		return nil, err
+	}
+	var ready struct {
+		Status string
+		Faults []string
+	}
+	if err := json.Unmarshal(body, &ready); err != nil || ready.Status == "" {
+		return nil, refusal(address, "/readyz", status, body)
+	}
+	if ready.Status != "ok" && len(ready.Faults) == 0 {
+		return []string{"it is " + ready.Status}, nil
+	}
+	return ready.Faults, nil
+}
+
+// show prints one answer; one control plane's JSON is that of its API, with the
+// faults of its process.
 func show(w io.Writer, fleet admin.Fleet, asJSON, again bool) error {
 	switch {
 	case asJSON && len(fleet.Planes) == 1 && fleet.Planes[0].Status != nil:
@@ -112,73 +131,4 @@ func readyVerb() *cobra.Command {
 	}
 	cmd.Flags().String(settings.AdminAddress, "127.0.0.1:9900", "admin `ADDRESS` of the role")
 	return cmd
-}
-
-// ask makes one request of an admin address.
-func ask(ctx context.Context, s settings.Settings, method, address, path string) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, method, "http://"+address+path, http.NoBody)
-	if err != nil {
-		return nil, fmt.Errorf("--%s: %w", settings.AdminAddress, err)
-	}
-	token, owner, err := s.Bearer()
-	if err != nil {
-		return nil, fmt.Errorf("admin token: %w", err)
-	}
-	if token != "" {
-		request.Header.Set("Authorization", "Bearer "+token)
-	}
-	client := &http.Client{
-		Transport:     &http.Transport{DisableKeepAlives: true, DialContext: known(token, owner)},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }, // the token is for who was named
-	}
-	response, err := client.Do(request)
-	var impostor *impostorError
-	if errors.As(err, &impostor) {
-		return nil, impostor
-	}
-	if err != nil {
-		return nil, fmt.Errorf("nobody answers at --%s %s: is tollgate running there? (%w)", settings.AdminAddress, address, err)
-	}
-	defer func() { _ = response.Body.Close() }()
-	body, err := io.ReadAll(io.LimitReader(response.Body, 64<<20))
-	if err != nil {
-		return nil, err
-	}
-	if response.StatusCode == http.StatusUnauthorized {
-		return nil, fmt.Errorf("%s%s wants the admin token: name the folder of state with --%s, or its gateway file with -f, or set TOLLGATE_ADMIN_TOKEN", address, path, settings.DataDir)
-	}
-	if response.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("%s%s answered %d: %.500q", address, path, response.StatusCode, bytes.TrimSpace(body))
-	}
-	return body, nil
-}
-
-// impostorError is that of a port that somebody else has taken.
-type impostorError struct {
-	address string
-	user    int
-}
-
-func (e *impostorError) Error() string {
-	return fmt.Sprintf("%s is served by a process of user %d, whose the admin token is not: it was not sent: stop that process, or say with TOLLGATE_ADMIN_TOKEN that it may have it", e.address, e.user)
-}
-
-// known dials for who asks with a token that is from a file: a port of this
-// machine belongs to whoever took it first, and that must be the file's owner,
-// root or we.
-func known(token string, owner int) func(context.Context, string, string) (net.Conn, error) {
-	return func(ctx context.Context, network, address string) (net.Conn, error) {
-		c, err := (&net.Dialer{}).DialContext(ctx, network, address)
-		if err != nil || token == "" || owner < 0 {
-			return c, err
-		}
-		for _, user := range peer.ServedBy(c) {
-			if user != owner && user != 0 && user != os.Geteuid() {
-				return nil, errors.Join(&impostorError{address, user}, c.Close())
-			}
-		}
-		return c, nil
-	}
 }

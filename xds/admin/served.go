@@ -80,7 +80,7 @@ func (f Fleet) Apart() []string {
 func (f Fleet) Unwell() string {
 	var why []string
 	for _, p := range f.Planes {
-		at := ""
+		at, before := "", len(why)
 		if len(f.Planes) > 1 {
 			at = visible(p.Address) + ": "
 		}
@@ -99,6 +99,9 @@ func (f Fleet) Unwell() string {
 		}
 		if s := p.Status.Served; s != nil && len(s.Held) > 0 {
 			why = append(why, at+"a file on disk is not what is served")
+		}
+		if len(p.Status.Faults) > 0 && len(why) == before {
+			why = append(why, at+"it serves on, with faults to mend")
 		}
 	}
 	if apart := f.Apart(); len(apart) > 0 {
@@ -123,6 +126,9 @@ func (f Fleet) Render(w io.Writer) error {
 		}
 		if p.Status.Served != nil {
 			p.Status.Served.render(w, p.Status.Time)
+		}
+		for _, fault := range p.Status.Others() {
+			fmt.Fprintf(w, "FAULT %s\n", visible(fault))
 		}
 		if err := p.Status.Render(w); err != nil {
 			return err

@@ -42,6 +42,11 @@ func TestFleetTellsWhatIsServedAndWhatIsNot(t *testing.T) {
 	held := &admin.Served{Revision: "0123", Files: []string{"a.yaml"}, Held: []admin.HeldFile{{File: "b.yaml", Faults: []string{"b.yaml:3:4: routes[x]: no"}}}}
 	whole := &admin.Served{Revision: "0123", Held: []admin.HeldFile{{Faults: []string{"-f x: gone\x1b[2J\u202e"}}}}
 	other := &admin.Served{Revision: "4567", Files: []string{"a.yaml", "b.yaml"}}
+	faulty := func(served *admin.Served, fault string) *admin.Status {
+		s := asked(t, served)
+		s.Faults = []string{fault}
+		return s
+	}
 	tests := []struct {
 		name   string
 		planes []admin.Plane
@@ -57,6 +62,8 @@ func TestFleetTellsWhatIsServedAndWhatIsNot(t *testing.T) {
 		{"its proxy came", []admin.Plane{{Address: "a:1", Status: of("edge", ledger.Line{Node: "edge", State: ledger.Synced})}}, []string{table}, ""},
 		{"its proxy is away", []admin.Plane{{Address: "a:1", Status: of("edge", ledger.Line{Node: "edge-2", State: ledger.Synced})}}, []string{"edge-2"}, `its own proxy, "edge", is not connected`},
 		{"its proxy is gone", []admin.Plane{{Address: "a:1", Status: of("edge", ledger.Line{Node: "edge", State: ledger.Gone})}}, []string{table, "GONE"}, `its own proxy, "edge", is not connected`},
+		{"a part with a fault", []admin.Plane{{Address: "a:1", Status: faulty(well, "keys.yaml:2:3: no\x1b[2J")}}, []string{"a.yaml, b.yaml\nFAULT keys.yaml:2:3: no�[2J\n" + table}, "faults to mend"},
+		{"a fault that the files show", []admin.Plane{{Address: "a:1", Status: faulty(held, "b.yaml:3:4: routes[x]: no")}}, []string{"routes[x]: no\n" + table}, "not what is served"},
 		{"one that says nothing", []admin.Plane{{Address: "a:1", Status: asked(t, nil)}}, []string{table}, ""},
 	}
 	for _, test := range tests {

@@ -21,6 +21,8 @@ type Status struct {
 	Served *Served       `json:"served,omitempty"`
 	Proxy  string        `json:"proxy,omitempty"` // node id of the control plane's own proxy; none in a fleet
 	Nodes  []ledger.Line `json:"nodes"`
+	// Faults are those of the whole process, by its /readyz; who asks adds them.
+	Faults []string `json:"faults,omitempty"`
 }
 
 // DecodeStatus reads what GET /v1/status answers.
@@ -45,6 +47,17 @@ func (s Status) Late() bool {
 // Alone says whether the control plane's own proxy is not connected to it.
 func (s Status) Alone() bool {
 	return s.Proxy != "" && !slices.ContainsFunc(s.Nodes, func(l ledger.Line) bool { return l.Node == s.Proxy && l.State != ledger.Gone })
+}
+
+// Others are the faults that neither the nodes' lines nor the files held back show.
+func (s Status) Others() []string {
+	shown := ledger.Faults(s.Nodes, s.Time)
+	if s.Served != nil {
+		for _, h := range s.Served.Held {
+			shown = append(shown, h.Faults...)
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(s.Faults), func(fault string) bool { return slices.Contains(shown, fault) })
 }
 
 // Encode writes JSON in which nothing moves a terminal's cursor: JSON itself

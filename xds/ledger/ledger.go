@@ -250,12 +250,14 @@ func (l *Ledger) Lines() []Line {
 	return lines
 }
 
+// Faults are those of its lines now.
+func (l *Ledger) Faults() []string { return Faults(l.Lines(), l.now()) }
+
 // Faults are what an operator should look at, one a client and type: answers
 // that are overdue, and refusals.
-func (l *Ledger) Faults() []string {
+func Faults(lines []Line, now time.Time) []string {
 	var faults []string
-	now := l.now()
-	for _, line := range l.Lines() {
+	for _, line := range lines {
 		switch {
 		case line.Late(now):
 			faults = append(faults, fmt.Sprintf("%s has not answered for its %s since %s (%s)", line.Node, line.Type, line.Since.UTC().Format(time.RFC3339), line.State))

@@ -149,7 +149,7 @@ func revoke(cmd *cobra.Command, args []string) error {
 	if s.On(settings.JSON) {
 		return json.NewEncoder(cmd.OutOrStdout()).Encode(line(&key, time.Now()))
 	}
-	_, err = fmt.Fprintf(cmd.OutOrStdout(), "key %s of tenant %s is revoked since %s\n", key.ID, printable(key.Tenant), key.Revoked.Format(time.RFC3339))
+	_, err = fmt.Fprintf(cmd.OutOrStdout(), "key %s of tenant %s is revoked since %s\n", key.ID, verb.Printable(key.Tenant), key.Revoked.Format(time.RFC3339))
 	return err
 }
 
@@ -209,21 +209,13 @@ func table(out io.Writer, lines []record) error {
 	for _, l := range lines {
 		row := []string{l.ID, l.State, l.Tenant, l.Owner, strings.Join(l.Permissions, ","), l.Created, l.Expires, l.Revoked}
 		for i, cell := range row {
-			if row[i] = printable(cell); cell == "" {
+			if row[i] = verb.Printable(cell); cell == "" {
 				row[i] = "-"
 			}
 		}
 		fmt.Fprintln(w, strings.Join(row, "\t"))
 	}
 	return w.Flush()
-}
-
-// printable escapes what would move a terminal's cursor or add a row.
-func printable(text string) string {
-	if strings.IndexFunc(text, func(r rune) bool { return !strconv.IsPrint(r) }) < 0 {
-		return text
-	}
-	return strings.Trim(strconv.Quote(text), `"`)
 }
 
 // store is a key file and what the gateway file says of it, if it was named.
@@ -287,7 +279,7 @@ func (at *store) warn(out io.Writer, permissions []string) {
 		if at.tenants == nil || p == "*" || strings.Contains(p, ":") || slices.Contains(at.roles, p) {
 			continue
 		}
-		fmt.Fprintf(out, "warning: --permission %q grants nothing: it is neither RESOURCE:ACTION nor a role of the gateway file; its roles: %s\n", p, printable(roles))
+		fmt.Fprintf(out, "warning: --permission %q grants nothing: it is neither RESOURCE:ACTION nor a role of the gateway file; its roles: %s\n", p, verb.Printable(roles))
 	}
 }
 
@@ -304,7 +296,7 @@ func (at *store) show(cmd *cobra.Command, s settings.Settings, key credential.Ke
 		return json.NewEncoder(cmd.OutOrStdout()).Encode(out)
 	}
 	_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s\n", secret)
-	fmt.Fprintf(cmd.ErrOrStderr(), "key %s of tenant %s is in %s, as a hash; the line on stdout is the only time the key itself is shown.\nSend it as: curl -H '%s: …'\n", key.ID, printable(key.Tenant), at.path, at.header)
+	fmt.Fprintf(cmd.ErrOrStderr(), "key %s of tenant %s is in %s, as a hash; the line on stdout is the only time the key itself is shown.\nSend it as: curl -H '%s: …'\n", key.ID, verb.Printable(key.Tenant), at.path, at.header)
 	if old != nil {
 		end := "is revoked now"
 		if old.Revoked.IsZero() {

@@ -6,6 +6,7 @@ package verb
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -33,6 +34,14 @@ func Do(do func(cmd *cobra.Command, args []string) error) func(*cobra.Command, [
 		}
 		return Failure{err}
 	}
+}
+
+// Printable escapes what would move a terminal's cursor or add a row.
+func Printable(text string) string {
+	if strings.IndexFunc(text, func(r rune) bool { return !strconv.IsPrint(r) }) < 0 {
+		return text
+	}
+	return strings.Trim(strconv.Quote(text), `"`)
 }
 
 // Parent makes a command that only holds others refuse what is none of them,
