@@ -120,6 +120,17 @@ func (c *Checker) limit(s *syntax.Limit, path string) {
 	}
 }
 
+// shared warns of a plan's limits that tenants use up for each other.
+func (c *Checker) shared(limits []syntax.Limit, path string) {
+	for i := range limits {
+		by := limits[i].By
+		tenant := func(o strictyaml.Value[syntax.By]) bool { return o.V == "tenant" }
+		if len(by) > 0 && !slices.ContainsFunc(by, tenant) {
+			c.warn(by[0].Pos, path+".by", "counts callers of different tenants as one where they have the same %s: add tenant, as in by: [tenant, %s]", by[0].V, by[0].V)
+		}
+	}
+}
+
 // rounded warns of a rate that comes out more than a hundredth too low: with gcra
 // a request costs whole nanoseconds, rounded up.
 func (c *Checker) rounded(s *syntax.Limit, path string) {

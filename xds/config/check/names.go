@@ -91,6 +91,7 @@ func (c *Checker) Files(files []*syntax.File) {
 			path := element("plans", p.Name, i)
 			c.named("plan", string(p.Name.V), p.Name.Pos, path)
 			c.limits(p.RateLimit.Items, path+".rate_limit", 0, map[string]strictyaml.Pos{})
+			c.shared(p.RateLimit.Items, path+".rate_limit")
 		}
 	}
 	seen := map[string]strictyaml.Pos{}

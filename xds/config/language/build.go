@@ -79,7 +79,7 @@ func (*builder) file(f *syntax.File, g *config.Gateway) {
 	}
 	for i := range f.Plans {
 		p := &f.Plans[i]
-		g.Plans = append(g.Plans, config.Plan{Pos: config.Pos(p.Pos), Name: string(p.Name.V), RateLimit: limits("plan/"+string(p.Name.V), p.RateLimit.Items, 0)})
+		g.Plans = append(g.Plans, config.Plan{Pos: config.Pos(p.Pos), Name: string(p.Name.V), RateLimit: planLimits(p)})
 	}
 	for i := range f.Tenants {
 		t := &f.Tenants[i]

@@ -7,6 +7,18 @@ import (
 	"tollgate/xds/config/syntax"
 )
 
+// planLimits gives the limits of a plan: each tenant has its own counters, unless
+// `by` says otherwise.
+func planLimits(p *syntax.Plan) []config.Limit {
+	out := limits("plan/"+string(p.Name.V), p.RateLimit.Items, 0)
+	for i := range out {
+		if p.RateLimit.Items[i].By == nil {
+			out[i].By = []string{"tenant"}
+		}
+	}
+	return out
+}
+
 // limits gives the limits of one owner; those without a name are numbered from first.
 func limits(owner string, written []syntax.Limit, first int) []config.Limit {
 	var out []config.Limit

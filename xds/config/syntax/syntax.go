@@ -232,7 +232,7 @@ type Plan struct {
 	strictyaml.Pos
 	// Name of the plan.
 	Name Identifier `yaml:"name,required"`
-	// RateLimit counts all requests of a tenant on this plan.
+	// RateLimit counts all requests of a tenant on this plan: each tenant by itself, unless `by` says otherwise.
 	RateLimit strictyaml.List[Limit] `yaml:"rate_limit"`
 
 	Priority strictyaml.Later `yaml:"priority"`
@@ -247,7 +247,7 @@ type Limit struct {
 	Limit Number `yaml:"limit,required" range:"1..4294967295"`
 	// Per is the window: second, minute, hour, day, week (from Monday), month (from the 1st), all of UTC, or a duration such as 10s. With gcra a month has 30 days.
 	Per strictyaml.Value[Window] `yaml:"per,required"`
-	// By lists what is counted apart: tenant, user, credential, ip, route, method, header:X, claim:X, query:X. Empty: one counter.
+	// By lists what is counted apart: tenant, user, credential, ip, route, method, header:X, claim:X, query:X. Empty: one counter. Absent: [tenant] on a plan, elsewhere one counter.
 	By []strictyaml.Value[By] `yaml:"by"`
 	// Algorithm: `fixed` windows, or `gcra`, which spreads the requests evenly. Default fixed.
 	Algorithm Text `yaml:"algorithm" oneof:"fixed gcra" later:"sliding"`
