@@ -179,7 +179,7 @@ func (f *Field) check(s Scalar, target any) (message, meant string) {
 
 func (d *decoder) list(n *yaml.Node, v reflect.Value, p place, f *Field) {
 	if n.Kind != yaml.SequenceNode {
-		d.fault(d.at(n.Line, n.Column), p.path, "must be a list, not "+kind(n))
+		d.word(d.at(n.Line, n.Column), p.path, "must be a list, not "+kind(n))
 		return
 	}
 	v.Set(reflect.MakeSlice(v.Type(), len(n.Content), len(n.Content)))
@@ -213,7 +213,7 @@ func name(n *yaml.Node, i int) string {
 
 func (d *decoder) entries(n *yaml.Node, add func(Value[string]) any, p place, f *Field) {
 	if n.Kind != yaml.MappingNode {
-		d.fault(d.at(n.Line, n.Column), p.path, "must be a mapping, not "+kind(n))
+		d.word(d.at(n.Line, n.Column), p.path, "must be a mapping, not "+kind(n))
 		return
 	}
 	first := make(map[string]int, len(n.Content)/2)
@@ -238,7 +238,7 @@ func (d *decoder) fresh(k *yaml.Node, first map[string]int, p place) bool {
 
 func (d *decoder) block(n *yaml.Node, v reflect.Value, p place) {
 	if n.Kind != yaml.MappingNode {
-		d.fault(d.at(n.Line, n.Column), p.path, "must be a mapping, not "+kind(n))
+		d.word(d.at(n.Line, n.Column), p.path, "must be a mapping, not "+kind(n))
 		return
 	}
 	fields := d.fields(v.Type())

@@ -15,11 +15,11 @@ import (
 // builder turns decoded files into the model and collects what is wrong.
 type builder struct {
 	faults, warnings []config.Fault
-	unclear          map[config.Fault]bool // words, by place, that did not decode: no second fault
+	doubts           doubts
 }
 
 func (b *builder) fault(pos strictyaml.Pos, path, format string, args ...any) {
-	if b.unclear[config.Fault{Pos: config.Pos(pos), Path: path}] {
+	if b.doubts.follows(pos, path) {
 		return
 	}
 	b.faults = append(b.faults, config.Fault{Pos: config.Pos(pos), Path: path, Message: fmt.Sprintf(format, args...)})
@@ -52,6 +52,7 @@ func (b *builder) build(files []*syntax.File, g *config.Gateway) error {
 		if r := &routes[i]; !r.IsGroup() {
 			made := route(r)
 			b.attemptsFit(r.Full, made, r.Path)
+			b.doubts.route(r, made)
 			g.Routes = append(g.Routes, made)
 		}
 	}

@@ -75,7 +75,7 @@ func (b *builder) plaintext(g *config.Gateway) {
 			continue
 		}
 		for _, r := range g.Routes {
-			if r.Auth.Mode != config.AuthPublic && r.Auth.Mode != 0 && serves(r, l.Name) {
+			if r.Auth.Mode != config.AuthPublic && r.Auth.Mode != 0 && !b.doubts.auth[r] && serves(r, l.Name) {
 				b.fault(strictyaml.Pos(l.Pos), path, "%s is not loopback and has no tls, but serves routes[%s], which takes credentials: add tls, or write plaintext: true", l.Address, r.Name)
 				break
 			}

@@ -82,7 +82,10 @@ func (b *builder) ties(g *config.Gateway) {
 	every := listenersOf(g)
 	routes, policies := make([]overlap.Route, len(g.Routes)), make([]string, len(g.Routes))
 	for i, r := range g.Routes {
-		routes[i], policies[i] = claim(r, every), policyKey(r)
+		if !b.doubts.match[r] { // an empty claim meets nobody's
+			routes[i] = claim(r, every)
+		}
+		policies[i] = policyKey(r)
 	}
 	b.parted(g, routes, policies)
 	for _, tie := range overlap.Find(routes) {

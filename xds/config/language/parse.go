@@ -11,7 +11,7 @@ import (
 // Parse gives the gateway that the sources describe, with its warnings, or
 // every fault, as Faults. It decodes each source once.
 func Parse(sources []config.Source, resolve config.Resolve) (*config.Gateway, []config.Fault, error) {
-	b := &builder{unclear: map[config.Fault]bool{}}
+	b := &builder{}
 	files, readable := b.decode(sources, resolve)
 	gateway := &config.Gateway{}
 	if readable { // what half a file means is not worth a second fault
@@ -44,8 +44,8 @@ func (b *builder) decode(sources []config.Source, resolve config.Resolve) (files
 			},
 		})
 		for _, f := range faults {
-			b.fault(f.Pos, f.Path, "%s", f.Message)
-			b.unclear[config.Fault{Pos: config.Pos(f.Pos), Path: f.Path}] = f.Word
+			b.faults = append(b.faults, config.Fault{Pos: config.Pos(f.Pos), Path: f.Path, Message: f.Message})
+			b.doubts.note(f)
 		}
 		readable = readable && file.IsSet()
 		files = append(files, file)
