@@ -1,15 +1,18 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"tollgate/cmd/tollgate/verb"
 	"tollgate/internal/settings"
+	"tollgate/xds/admin"
 )
 
 // resendVerb sends a node again what it refused, once its cause is mended: a
@@ -23,15 +26,27 @@ func resendVerb() *cobra.Command {
 				return err
 			}
 			var faults []error
-			for _, address := range s.List(settings.AdminAddress) {
-				if _, err := ask(cmd.Context(), s, http.MethodPost, address, "/v1/resend?node="+url.QueryEscape(args[0])); err != nil {
-					faults = append(faults, err)
+			addresses := s.List(settings.AdminAddress)
+			for _, address := range addresses {
+				body, err := ask(cmd.Context(), s, http.MethodPost, address, "/v1/resend?node="+url.QueryEscape(args[0]))
+				var answer admin.Resent
+				if err == nil {
+					err = json.Unmarshal(body, &answer)
 				}
+				if err != nil {
+					faults = append(faults, err)
+					continue
+				}
+				said := "had refused nothing: it is sent again only what it has not answered for"
+				if len(answer.Refused) > 0 {
+					said = "is sent again " + verb.Printable(strings.Join(answer.Refused, ", ")) + ": `tollgate status` says what it makes of it"
+				}
+				fmt.Fprintf(cmd.ErrOrStderr(), "%s: %q %s\n", address, args[0], said)
 			}
-			if len(faults) == len(s.List(settings.AdminAddress)) {
+			// A node is connected to one of them; the others do not know it.
+			if len(faults) == len(addresses) {
 				return errors.Join(faults...)
 			}
-			fmt.Fprintf(cmd.ErrOrStderr(), "%q is sent again what it refused: tollgate status says what it makes of it\n", args[0])
 			return nil
 		}),
 	}

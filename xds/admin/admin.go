@@ -92,17 +92,24 @@ func (a *api) allowShrink(w http.ResponseWriter, r *http.Request) {
 	a.answer(w, map[string]string{"waited": said})
 }
 
+// Resent is what POST /v1/resend answers.
+type Resent struct {
+	Streams int      `json:"streams"` // of the node
+	Refused []string `json:"refused"` // type and name of what it had refused; empty: nothing
+}
+
 // resend sends a node again what it refused, after its cause was mended.
 func (a *api) resend(w http.ResponseWriter, r *http.Request) {
-	n := 0
+	node, n := r.URL.Query().Get("node"), 0
+	refused := append([]string{}, a.Ledger.Refusals(node)...)
 	if a.Resend != nil {
-		n = a.Resend(r.URL.Query().Get("node"))
+		n = a.Resend(node)
 	}
 	if n == 0 {
-		a.refuse(w, r, http.StatusNotFound, "not_found", "no such node is connected: tollgate status lists those that are")
+		a.refuse(w, r, http.StatusNotFound, "not_found", "no such node is connected: `tollgate status` lists those that are")
 		return
 	}
-	a.answer(w, map[string]int{"streams": n})
+	a.answer(w, Resent{Streams: n, Refused: refused})
 }
 
 func (a *api) list(w http.ResponseWriter, _ *http.Request) {

@@ -250,6 +250,26 @@ func (l *Ledger) Lines() []Line {
 	return lines
 }
 
+// Refusals are what the live streams of a node have refused, each once, as type
+// and name; only the type where the node did not say which.
+func (l *Ledger) Refusals(node string) []string {
+	var all []string
+	for _, line := range l.Lines() {
+		if line.Node != printable(node) || line.State == Gone {
+			continue
+		}
+		for _, r := range line.Refusals {
+			what := line.Type
+			if r.Resource != "" {
+				what = fmt.Sprintf("%s %q", what, r.Resource)
+			}
+			all = append(all, what)
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
 // Faults are those of its lines now.
 func (l *Ledger) Faults() []string { return Faults(l.Lines(), l.now()) }
 

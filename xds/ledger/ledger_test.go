@@ -44,6 +44,12 @@ func TestStates(t *testing.T) {
 	want(ledger.Synced)
 	a.Refused(release.TypeCluster, "no", []ledger.Refusal{{Resource: "a"}})
 	want(ledger.Refused)
+	if got := l.Refusals("edge-1"); len(got) != 1 || got[0] != `cluster "a"` {
+		t.Errorf("refused %q", got)
+	}
+	if got := l.Refusals("edge-2"); len(got) != 0 {
+		t.Errorf("nobody refused %q", got)
+	}
 	a.Waits(release.TypeCluster, c.t)
 	want(ledger.Refused)
 	a.Settled(release.TypeCluster, []string{"a"})
