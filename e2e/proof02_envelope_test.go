@@ -57,6 +57,7 @@ func TestProof02Envelope(t *testing.T) {
 		{"an old token", traffic.Request{URL: s.URL("/key"), Header: withToken(expired)}, 401, "UNAUTHORIZED", "expired_token"},
 		{"no permission", traffic.Request{URL: s.URL("/key"), Header: withKey(s.Secrets["none"])}, 403, "FORBIDDEN", "permission_denied"},
 		{"an unknown tenant", traffic.Request{URL: s.URL("/key"), Header: withToken(stranger)}, 403, "FORBIDDEN", "unknown_tenant"},
+		{"an upgrade", traffic.Request{URL: s.URL("/slow"), Header: map[string]string{"connection": "upgrade", "upgrade": "websocket"}}, 403, "FORBIDDEN", "upgrade_not_allowed"},
 		{"no route", traffic.Request{URL: s.URL("/nothing")}, 404, "NOT_FOUND", "no_route"},
 		{"another method", traffic.Request{Method: http.MethodPost, URL: s.URL("/key"), Body: "{}"}, 405, "METHOD_NOT_ALLOWED", "method_not_allowed"},
 		{"a body too large", traffic.Request{Method: http.MethodPost, URL: s.URL("/body"), Body: strings.Repeat("x", 1025)}, 413, "PAYLOAD_TOO_LARGE", "payload_too_large"},

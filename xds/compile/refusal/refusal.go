@@ -82,6 +82,8 @@ func LocalReplies() *hcmv3.LocalReplyConfig {
 		{Filter: expression(limited), BodyFormatOverride: Refusal{429, "over_limit", "%DYNAMIC_METADATA(envoy.filters.http.ratelimit:message)%"}.Body()},
 		{Filter: expression(finished), BodyFormatOverride: asIs("")},
 		{Filter: expression(`response.code_details == 'ext_authz_error'`), BodyFormatOverride: Refusal{503, "authz_unavailable", "Authorization is not available; try again"}.Body()},
+		// Envoy's word for an upgrade that no route asks for; its 403 says nothing of the caller.
+		{Filter: expression(`response.code_details == 'upgrade_failed'`), BodyFormatOverride: Refusal{403, "upgrade_not_allowed", "This route takes no upgrade of the protocol"}.Body()},
 		{Filter: expression(`response.code_details == 'rate_limiter_error'`), BodyFormatOverride: Refusal{503, "limiter_unavailable", "Rate limiting is not available; try again"}.Body()},
 	}...)
 	for _, r := range []Refusal{
