@@ -27,8 +27,9 @@ type Shapes map[reflect.Type][]Field
 // `inline` for an embedded struct, and `nest` for a list whose elements' names
 // join the name of the element around them. Further tags: oneof:"a b" lists the
 // words that are known and later:"c" those that a later version will know,
-// range:"1..9" bounds a number, and fields with the same alt:"x" exclude each
-// other (alt:"x!": one of them must be written).
+// range:"1..9" bounds a number, example:"[x]" shows how a list or a mapping is
+// written, other:"a b" lists keys that are written by mistake for it, and fields
+// with the same alt:"x" exclude each other (alt:"x!": one of them must be written).
 //
 // A key or word that is not known but near a known one is a fault, and is then
 // read as that one, a number beyond its bounds as the nearest within: one slip
@@ -110,7 +111,7 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, p place, f *Field) {
 	}
 	if short, ok := target.(Shorthand); ok && n.Kind == yaml.ScalarNode {
 		if err := short.Shorthand(Scalar{Written: n.Value, resolve: d.options.Resolve}); err != nil {
-			d.word(pos, p.path, err.Error())
+			d.word(pos, p.path, err.Error()+f.form(p))
 		}
 		return
 	}
@@ -124,7 +125,7 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, p place, f *Field) {
 			d.list(n, v, p, f)
 			return
 		}
-		d.block(n, v, p)
+		d.block(n, v, p, f)
 	}
 }
 
@@ -179,7 +180,7 @@ func (f *Field) check(s Scalar, target any) (message, meant string) {
 
 func (d *decoder) list(n *yaml.Node, v reflect.Value, p place, f *Field) {
 	if n.Kind != yaml.SequenceNode {
-		d.word(d.at(n.Line, n.Column), p.path, "must be a list, not "+kind(n))
+		d.word(d.at(n.Line, n.Column), p.path, "must be a list, not "+kind(n)+f.form(p))
 		return
 	}
 	v.Set(reflect.MakeSlice(v.Type(), len(n.Content), len(n.Content)))
@@ -213,7 +214,7 @@ func name(n *yaml.Node, i int) string {
 
 func (d *decoder) entries(n *yaml.Node, add func(Value[string]) any, p place, f *Field) {
 	if n.Kind != yaml.MappingNode {
-		d.word(d.at(n.Line, n.Column), p.path, "must be a mapping, not "+kind(n))
+		d.word(d.at(n.Line, n.Column), p.path, "must be a mapping, not "+kind(n)+f.form(p))
 		return
 	}
 	first := make(map[string]int, len(n.Content)/2)
@@ -227,6 +228,14 @@ func (d *decoder) entries(n *yaml.Node, add func(Value[string]) any, p place, f 
 	}
 }
 
+// form says how a list or a mapping is written; not for elements of a list.
+func (f *Field) form(p place) string {
+	if f == nil || f.Example == "" || strings.HasSuffix(p.path, "]") {
+		return ""
+	}
+	return ": write " + f.Name + ": " + f.Example
+}
+
 func (d *decoder) fresh(k *yaml.Node, first map[string]int, p place) bool {
 	if line, twice := first[k.Value]; twice {
 		d.fault(d.at(k.Line, k.Column), p.path, fmt.Sprintf("duplicate key %q; the first is on line %d", k.Value, line))
@@ -236,9 +245,9 @@ func (d *decoder) fresh(k *yaml.Node, first map[string]int, p place) bool {
 	return true
 }
 
-func (d *decoder) block(n *yaml.Node, v reflect.Value, p place) {
+func (d *decoder) block(n *yaml.Node, v reflect.Value, p place, f *Field) {
 	if n.Kind != yaml.MappingNode {
-		d.word(d.at(n.Line, n.Column), p.path, "must be a mapping, not "+kind(n))
+		d.word(d.at(n.Line, n.Column), p.path, "must be a mapping, not "+kind(n)+f.form(p))
 		return
 	}
 	fields := d.fields(v.Type())
@@ -262,7 +271,11 @@ func (d *decoder) block(n *yaml.Node, v reflect.Value, p place) {
 	for _, i := range unknown {
 		k := n.Content[i]
 		meant := Nearest(k.Value, names(fields))
-		d.fault(d.at(k.Line, k.Column), p.path, fmt.Sprintf("unknown key %q%s", k.Value, Suggest(k.Value, names(fields))))
+		hint := Suggest(k.Value, names(fields))
+		if f := mistaken(fields, k.Value); f != nil && meant == "" {
+			hint = "; write " + f.Name + ": " + f.Example
+		}
+		d.fault(d.at(k.Line, k.Column), p.path, fmt.Sprintf("unknown key %q%s", k.Value, hint))
 		if _, taken := first[meant]; meant != "" && !taken {
 			first[meant] = k.Line
 			d.field(n.Content[i+1], v, p, find(fields, meant))

@@ -19,6 +19,8 @@ type Field struct {
 	Min, Max    int64
 	OneOf       []string
 	Later       []string
+	Example     string   // what may be written for a list or a mapping
+	Other       []string // what it may be called by mistake
 	Alt         string
 	AltRequired bool
 	Owner       reflect.Type // the struct that declares it, which differs for inlined ones
@@ -50,6 +52,8 @@ func Fields(t reflect.Type) []Field {
 			Unsupported: f.Type == reflect.TypeFor[Later](),
 			OneOf:       strings.Fields(f.Tag.Get("oneof")),
 			Later:       strings.Fields(f.Tag.Get("later")),
+			Example:     f.Tag.Get("example"),
+			Other:       strings.Fields(f.Tag.Get("other")),
 		}
 		field.Alt, field.AltRequired = strings.CutSuffix(f.Tag.Get("alt"), "!")
 		if low, high, ok := strings.Cut(f.Tag.Get("range"), ".."); ok {
@@ -102,4 +106,16 @@ func alternatives(fields []Field, alt string) []string {
 		}
 	}
 	return out
+}
+
+// mistaken is the field that a key was likely taken for another name of.
+func mistaken(fields []Field, key string) *Field {
+	for i := range fields {
+		for _, other := range fields[i].Other {
+			if other == key {
+				return &fields[i]
+			}
+		}
+	}
+	return nil
 }

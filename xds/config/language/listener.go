@@ -81,7 +81,7 @@ func (b *builder) plaintext(g *config.Gateway) {
 			}
 		}
 	}
-	if len(g.Routes) > 0 && len(g.Listeners) == 0 {
+	if len(g.Routes) > 0 && len(g.Listeners) == 0 && !b.doubts.under["listeners"] {
 		b.fault(strictyaml.Pos(g.Routes[0].Pos), "listeners", "there are routes but no listener: write one, such as {name: http, address: 127.0.0.1:8080}")
 	}
 }

@@ -13,16 +13,16 @@ type Route struct {
 	// Name of the route; inside a group it is prefixed: shop/orders.
 	Name Identifier `yaml:"name,required"`
 	// Match says which requests it takes. Absent: all.
-	Match    *Match `yaml:"match"`
+	Match    *Match `yaml:"match" example:"{path: {prefix: /x}}" other:"path prefix hosts host methods"`
 	Settings `yaml:",inline"`
 	// Upstream that answers.
 	Upstream Identifier `yaml:"upstream" alt:"target"`
 	// Respond makes Envoy answer itself.
-	Respond *Respond `yaml:"respond" alt:"target"`
+	Respond *Respond `yaml:"respond" alt:"target" example:"{status: 200, body: ok}"`
 	// Redirect makes Envoy redirect.
-	Redirect *Redirect `yaml:"redirect" alt:"target"`
+	Redirect *Redirect `yaml:"redirect" alt:"target" example:"{path: /y}"`
 	// Routes make this a group.
-	Routes []Route `yaml:"routes,nest"`
+	Routes []Route `yaml:"routes,nest" example:"[{name: inner, upstream: orders}]"`
 }
 
 // Settings are what routes inherit from groups and defaults: the nearest level
@@ -31,25 +31,25 @@ type Settings struct {
 	// Auth names the credentials: public, api_key, {jwt: ISSUER}, {any_of: […]}, {all_of: […]}. Every route has one or inherits one.
 	Auth *Auth `yaml:"auth"`
 	// Authorize says what a caller may do: a deny that holds refuses, otherwise one allow or permission must hold. Absent: every authenticated caller. Expressions see request.{method, path, segments, host, headers, query, client_ip, time}, segments and query decoded; a header or parameter that they look at and that is there twice is refused (400).
-	Authorize strictyaml.List[Rule] `yaml:"authorize"`
+	Authorize strictyaml.List[Rule] `yaml:"authorize" example:"[{permission: \"orders:read\"}]" other:"permission permissions allow deny"`
 	// RateLimit bounds the requests of this route.
-	RateLimit strictyaml.List[Limit] `yaml:"rate_limit"`
+	RateLimit strictyaml.List[Limit] `yaml:"rate_limit" example:"[{limit: 100, per: minute}]"`
 	// CORS is what browsers of other origins may do.
-	CORS *CORS `yaml:"cors"`
+	CORS *CORS `yaml:"cors" example:"{origins: [https://app.example.com]}"`
 	// Timeout of a request, retries included: a duration, `none`, or {default, get, …, per_try}. Default 15s.
 	Timeout *Timeout `yaml:"timeout"`
 	// Retry says when a request is tried again. None unless set.
-	Retry *Retry `yaml:"retry"`
+	Retry *Retry `yaml:"retry" example:"{attempts: 3}" other:"retries"`
 	// MaxBody of a request: a size or `none`. Default 10MiB; none for streams (WebSocket, gRPC, or a timeout of none or over a minute).
 	MaxBody strictyaml.Value[Bytes] `yaml:"max_body"`
 	// Rewrite changes the path and host that the upstream sees.
-	Rewrite *Rewrite `yaml:"rewrite"`
+	Rewrite *Rewrite `yaml:"rewrite" example:"{prefix: /}" other:"strip_prefix"`
 	// RequestHeaders changes what the upstream sees.
-	RequestHeaders *HeaderEdit `yaml:"request_headers"`
+	RequestHeaders *HeaderEdit `yaml:"request_headers" example:"{set: {x-a: b}}"`
 	// ResponseHeaders changes what the client sees.
-	ResponseHeaders *HeaderEdit `yaml:"response_headers"`
+	ResponseHeaders *HeaderEdit `yaml:"response_headers" example:"{set: {x-a: b}}"`
 	// Mirror sends a copy of some requests to another upstream.
-	Mirror *Mirror `yaml:"mirror"`
+	Mirror *Mirror `yaml:"mirror" example:"{upstream: orders}"`
 	// WebSocket lets a request upgrade.
 	WebSocket Flag `yaml:"websocket"`
 	// Priority before all rules of specificity; higher first. Default 0.
@@ -61,7 +61,7 @@ type Settings struct {
 	// Forward passes the caller's credential upstream, never to the mirror.
 	Forward Flag `yaml:"forward"`
 	// Listeners that serve the route. Absent: all.
-	Listeners strictyaml.List[Identifier] `yaml:"listeners"`
+	Listeners strictyaml.List[Identifier] `yaml:"listeners" example:"[http]"`
 
 	Revocation strictyaml.Later `yaml:"revocation"`
 	GRPCJSON   strictyaml.Later `yaml:"grpc_json"`
@@ -72,17 +72,17 @@ type Settings struct {
 type Match struct {
 	strictyaml.Pos
 	// Hosts without port; *.example.com for every host below. Absent: every host.
-	Hosts strictyaml.List[strictyaml.Value[Hostname]] `yaml:"hosts"`
+	Hosts strictyaml.List[strictyaml.Value[Hostname]] `yaml:"hosts" example:"[api.example.com]"`
 	// Path: exact, then template, then regex, then the longest prefix.
-	Path *PathMatch `yaml:"path"`
+	Path *PathMatch `yaml:"path" example:"{prefix: /x}" other:"prefix exact template regex"`
 	// Methods; GET includes HEAD. Absent: all.
-	Methods strictyaml.List[strictyaml.Value[Method]] `yaml:"methods"`
+	Methods strictyaml.List[strictyaml.Value[Method]] `yaml:"methods" example:"[GET, POST]"`
 	// Headers that the request must have: a value, or {exact | prefix | regex | present}. A request with two lines of such a header is refused (400).
-	Headers strictyaml.Map[Condition] `yaml:"headers"`
+	Headers strictyaml.Map[Condition] `yaml:"headers" example:"{x-a: b}"`
 	// Query parameters that it must have, names and values decoded; regex compares values without escapes. A request with such a parameter twice is refused (400).
-	Query strictyaml.Map[Condition] `yaml:"query"`
+	Query strictyaml.Map[Condition] `yaml:"query" example:"{page: \"1\"}"`
 	// Cookies that it must have.
-	Cookies strictyaml.Map[Condition] `yaml:"cookies"`
+	Cookies strictyaml.Map[Condition] `yaml:"cookies" example:"{beta: \"1\"}"`
 }
 
 // PathMatch is one way to match a path.
@@ -126,9 +126,9 @@ type Auth struct {
 	Public         bool
 	CredentialKind `yaml:",inline"`
 	// AnyOf: the one kind of credential that the request carries decides.
-	AnyOf strictyaml.List[Credential] `yaml:"any_of" alt:"auth!"`
+	AnyOf strictyaml.List[Credential] `yaml:"any_of" alt:"auth!" example:"[{jwt: idp}, api_key]"`
 	// AllOf: every one must be there; the first names the caller.
-	AllOf strictyaml.List[Credential] `yaml:"all_of" alt:"auth!"`
+	AllOf strictyaml.List[Credential] `yaml:"all_of" alt:"auth!" example:"[{jwt: idp}, api_key]"`
 }
 
 // Replaces reports whether outer levels are forgotten.
@@ -189,7 +189,7 @@ type Rule struct {
 	// Deny is a CEL expression that refuses when it holds or fails.
 	Deny Text `yaml:"deny" alt:"rule!"`
 	// Methods that the rule is about. Absent: all.
-	Methods []strictyaml.Value[Method] `yaml:"methods"`
+	Methods []strictyaml.Value[Method] `yaml:"methods" example:"[GET, POST]"`
 	// Enforce: false decides and reports, but is never acted on.
 	Enforce Flag `yaml:"enforce"`
 }
@@ -198,9 +198,9 @@ type Rule struct {
 type CORS struct {
 	Block
 	// Origins: https://app.example.com, https://*.example.com, or "*".
-	Origins []Text `yaml:"origins"`
+	Origins []Text `yaml:"origins" example:"[https://app.example.com]"`
 	// Methods. Default: those of the route.
-	Methods []strictyaml.Value[Method] `yaml:"methods"`
+	Methods []strictyaml.Value[Method] `yaml:"methods" example:"[GET, POST]"`
 	// Headers that a request may carry.
 	Headers []strictyaml.Value[HeaderName] `yaml:"headers"`
 	// ExposeHeaders that a script may read.
@@ -217,9 +217,9 @@ type Retry struct {
 	// Attempts, the first included. Default 2.
 	Attempts Number `yaml:"attempts" range:"1..10"`
 	// RetryOn lists Envoy's words and three-digit status codes. POST and PATCH are retried only before the upstream saw them, unless they carry an Idempotency-Key. Default [connect-failure, refused-stream].
-	RetryOn []Text `yaml:"retry_on"`
+	RetryOn []Text `yaml:"retry_on" example:"[connect-failure, \"503\"]"`
 	// Backoff between attempts.
-	Backoff *Backoff `yaml:"backoff"`
+	Backoff *Backoff `yaml:"backoff" example:"{base: 100ms}"`
 }
 
 // Backoff grows from base and is jittered.
@@ -285,11 +285,11 @@ type RegexRewrite struct {
 type HeaderEdit struct {
 	Block
 	// Set overwrites.
-	Set strictyaml.Map[strictyaml.Value[HeaderValue]] `yaml:"set"`
+	Set strictyaml.Map[strictyaml.Value[HeaderValue]] `yaml:"set" example:"{x-a: b}"`
 	// Add appends.
-	Add strictyaml.Map[strictyaml.Value[HeaderValue]] `yaml:"add"`
+	Add strictyaml.Map[strictyaml.Value[HeaderValue]] `yaml:"add" example:"{x-a: b}"`
 	// Remove takes names and prefixes such as x-internal-*.
-	Remove []strictyaml.Value[HeaderPattern] `yaml:"remove"`
+	Remove []strictyaml.Value[HeaderPattern] `yaml:"remove" example:"[x-a]"`
 }
 
 // Mirror sends a copy of some requests to another upstream.

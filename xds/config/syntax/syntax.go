@@ -49,25 +49,25 @@ type File struct {
 	// Version of this language: 1.
 	Version Number `yaml:"version,required" range:"1..1"`
 	// Listeners are the addresses that Envoy serves.
-	Listeners []Listener `yaml:"listeners"`
+	Listeners []Listener `yaml:"listeners" example:"[{name: http, address: 127.0.0.1:8080}]"`
 	// Identity says whose credentials count.
-	Identity *Identity `yaml:"identity"`
+	Identity *Identity `yaml:"identity" example:"{api_keys: {store: file:keys.yaml}}"`
 	// Tenants are the customers. A caller of any other tenant is refused, unless one is named "*".
-	Tenants []Tenant `yaml:"tenants"`
+	Tenants []Tenant `yaml:"tenants" example:"[{name: acme}]"`
 	// Plans hold the limits of the tenants on them.
-	Plans []Plan `yaml:"plans"`
+	Plans []Plan `yaml:"plans" example:"[{name: pro, rate_limit: [{limit: 600, per: minute}]}]"`
 	// RateLimit holds the limits over all routes.
-	RateLimit strictyaml.List[Limit] `yaml:"rate_limit"`
+	RateLimit strictyaml.List[Limit] `yaml:"rate_limit" example:"[{limit: 100, per: minute}]"`
 	// Defaults are inherited by every route and upstream.
-	Defaults *Defaults `yaml:"defaults"`
+	Defaults *Defaults `yaml:"defaults" example:"{timeout: 10s}"`
 	// Upstreams are the services behind the gateway.
-	Upstreams []Upstream `yaml:"upstreams"`
+	Upstreams []Upstream `yaml:"upstreams" example:"[{name: orders, endpoints: [127.0.0.1:9201]}]"`
 	// Routes say which request goes where. The most specific match wins, wherever it stands.
-	Routes []Route `yaml:"routes,nest"`
+	Routes []Route `yaml:"routes,nest" example:"[{name: all, auth: public, upstream: orders}]"`
 	// AccessLog is Envoy's log of requests: JSON on standard error unless a path is written; `none` for no log.
-	AccessLog *AccessLog `yaml:"access_log"`
+	AccessLog *AccessLog `yaml:"access_log" example:"{path: access.log}"`
 	// Tracing sends spans to a collector.
-	Tracing *Tracing `yaml:"tracing"`
+	Tracing *Tracing `yaml:"tracing" example:"{otlp: 127.0.0.1:4317}"`
 
 	Revocation strictyaml.Later `yaml:"revocation"`
 	Rollout    strictyaml.Later `yaml:"rollout"`
@@ -82,11 +82,11 @@ type Listener struct {
 	// Address is IP:port; port 0 is any free port.
 	Address strictyaml.Value[Address] `yaml:"address,required"`
 	// TLS makes it HTTPS.
-	TLS *ListenerTLS `yaml:"tls"`
+	TLS *ListenerTLS `yaml:"tls" example:"{certs: [{cert: file:edge.crt, key: file:edge.key}]}"`
 	// Flood is the guard per client address and proxy, in Envoy itself, before anything else. Off unless set.
-	Flood *Flood `yaml:"flood"`
+	Flood *Flood `yaml:"flood" example:"{limit: 200, per: second}"`
 	// TrustedProxies are those whose X-Forwarded-For counts; anyone else's is dropped.
-	TrustedProxies *TrustedProxies `yaml:"trusted_proxies"`
+	TrustedProxies *TrustedProxies `yaml:"trusted_proxies" example:"{from: [10.0.0.0/8]}"`
 	// Redirect sends every request to https instead of serving it.
 	Redirect Text `yaml:"redirect" oneof:"https"`
 	// Plaintext admits that credentials cross the network unencrypted here.
@@ -97,7 +97,7 @@ type Listener struct {
 type ListenerTLS struct {
 	strictyaml.Pos
 	// Certs are the certificates; the client's server name chooses.
-	Certs []Cert `yaml:"certs,required"`
+	Certs []Cert `yaml:"certs,required" example:"[{cert: file:edge.crt, key: file:edge.key}]"`
 	// MinVersion of TLS. Default 1.2.
 	MinVersion Text `yaml:"min_version" oneof:"1.2 1.3"`
 	// ClientCA: clients must show a certificate of this authority.
@@ -130,7 +130,7 @@ type Flood struct {
 type TrustedProxies struct {
 	strictyaml.Pos
 	// From are their networks.
-	From []strictyaml.Value[Network] `yaml:"from,required"`
+	From []strictyaml.Value[Network] `yaml:"from,required" example:"[10.0.0.0/8]"`
 	// Via is how they tell the client's address: xff, the X-Forwarded-For header.
 	Via Text `yaml:"via" oneof:"xff" later:"proxy_protocol"`
 }
@@ -139,11 +139,11 @@ type TrustedProxies struct {
 type Identity struct {
 	strictyaml.Pos
 	// Issuers of the JWTs that are accepted.
-	Issuers []Issuer `yaml:"issuers"`
+	Issuers []Issuer `yaml:"issuers" example:"[{name: idp, issuer: https://idp.example, audiences: [api], jwks: file:jwks.json}]"`
 	// APIKeys says where keys are sent and stored.
-	APIKeys *APIKeys `yaml:"api_keys"`
+	APIKeys *APIKeys `yaml:"api_keys" example:"{store: file:keys.yaml}"`
 	// Roles are names for lists of permissions.
-	Roles strictyaml.Map[[]strictyaml.Value[Permission]] `yaml:"roles"`
+	Roles strictyaml.Map[[]strictyaml.Value[Permission]] `yaml:"roles" example:"{clerk: [\"orders:read\"]}"`
 
 	Clients    strictyaml.Later `yaml:"clients"`
 	Webhooks   strictyaml.Later `yaml:"webhooks"`
@@ -158,15 +158,15 @@ type Issuer struct {
 	// Issuer is the expected `iss`.
 	Issuer Text `yaml:"issuer,required"`
 	// Audiences: the token's `aud` must be one of these.
-	Audiences []Text `yaml:"audiences,required"`
+	Audiences []Text `yaml:"audiences,required" example:"[api]"`
 	// Typ lists the accepted `typ` headers, with or without `application/`. Default [at+jwt, JWT].
-	Typ []Text `yaml:"typ"`
+	Typ []Text `yaml:"typ" example:"[JWT]"`
 	// MaxLifetime is the longest that a token may live, from its iat to its exp, or `none`. Default 24h.
 	MaxLifetime strictyaml.Value[SpanOrNone] `yaml:"max_lifetime"`
 	// JWKS is the key set.
-	JWKS *JWKS `yaml:"jwks,required"`
+	JWKS *JWKS `yaml:"jwks,required" example:"{url: https://idp.example/jwks.json}"`
 	// Claims say where a token carries what. Default {tenant: tenant, user: sub, permissions: permissions}.
-	Claims *Claims `yaml:"claims"`
+	Claims *Claims `yaml:"claims" example:"{tenant: org}"`
 }
 
 // JWKS is where an issuer's keys are.
@@ -233,7 +233,7 @@ type Plan struct {
 	// Name of the plan.
 	Name Identifier `yaml:"name,required"`
 	// RateLimit counts all requests of a tenant on this plan: each tenant by itself, unless `by` says otherwise.
-	RateLimit strictyaml.List[Limit] `yaml:"rate_limit"`
+	RateLimit strictyaml.List[Limit] `yaml:"rate_limit" example:"[{limit: 100, per: minute}]"`
 
 	Priority strictyaml.Later `yaml:"priority"`
 }
@@ -248,7 +248,7 @@ type Limit struct {
 	// Per is the window: second, minute, hour, day, week (from Monday), month (from the 1st), all of UTC, or a duration such as 10s. With gcra a month has 30 days.
 	Per strictyaml.Value[Window] `yaml:"per,required"`
 	// By lists what is counted apart: tenant, user, credential, ip, route, method, header:X, claim:X, query:X. Empty: one counter. Absent: [tenant] on a plan, elsewhere one counter.
-	By []strictyaml.Value[By] `yaml:"by"`
+	By []strictyaml.Value[By] `yaml:"by" example:"[tenant]"`
 	// Algorithm: `fixed` windows, or `gcra`, which spreads the requests evenly. Default fixed.
 	Algorithm Text `yaml:"algorithm" oneof:"fixed gcra" later:"sliding"`
 	// Burst is how many may come at once with gcra. Default: the limit.

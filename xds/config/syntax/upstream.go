@@ -13,13 +13,13 @@ type Upstream struct {
 	// Name of the upstream, for `upstream:` of a route.
 	Name Identifier `yaml:"name,required"`
 	// Endpoints are its instances: IP:port, or a mapping.
-	Endpoints []Endpoint `yaml:"endpoints" alt:"source!"`
+	Endpoints []Endpoint `yaml:"endpoints" alt:"source!" example:"[127.0.0.1:9201]" other:"address addresses"`
 	// Discovery finds its instances.
-	Discovery *Discovery `yaml:"discovery" alt:"source!"`
+	Discovery *Discovery `yaml:"discovery" alt:"source!" example:"{dns: api.internal:8080}" other:"url host dns registry"`
 	// Split shares its requests among other upstreams by weight.
-	Split []SplitMember `yaml:"split" alt:"source!"`
+	Split []SplitMember `yaml:"split" alt:"source!" example:"[{upstream: a, weight: 9}, {upstream: b, weight: 1}]"`
 	// Sticky keeps a client on the member of a split it first got.
-	Sticky           *Sticky `yaml:"sticky"`
+	Sticky           *Sticky `yaml:"sticky" example:"{cookie: canary}"`
 	UpstreamSettings `yaml:",inline"`
 }
 
@@ -29,24 +29,24 @@ type UpstreamSettings struct {
 	// Protocol of the endpoints. Default http1.
 	Protocol Text `yaml:"protocol" oneof:"http1 http2 grpc"`
 	// TLS to the endpoints; `{}` verifies with the system's roots and the endpoint's name.
-	TLS *UpstreamTLS `yaml:"tls"`
+	TLS *UpstreamTLS `yaml:"tls" example:"{}"`
 	// LoadBalancing chooses among the endpoints. Default round_robin.
-	LoadBalancing *LoadBalancing `yaml:"load_balancing"`
+	LoadBalancing *LoadBalancing `yaml:"load_balancing" example:"{policy: least_request}"`
 	// ConnectTimeout of a connection. Default 1s.
 	ConnectTimeout Duration `yaml:"connect_timeout"`
 	// HealthCheck asks the endpoints whether they are well. None unless set.
-	HealthCheck *HealthCheck `yaml:"health_check"`
+	HealthCheck *HealthCheck `yaml:"health_check" example:"{path: /healthz}"`
 	// CircuitBreaker bounds what one proxy has open. Default 1024 of each and a retry budget of 20%.
-	CircuitBreaker *CircuitBreaker `yaml:"circuit_breaker"`
+	CircuitBreaker *CircuitBreaker `yaml:"circuit_breaker" example:"{max_requests: 1024}"`
 	// OutlierDetection ejects endpoints that fail. None unless set.
-	OutlierDetection *OutlierDetection `yaml:"outlier_detection"`
+	OutlierDetection *OutlierDetection `yaml:"outlier_detection" example:"{consecutive_5xx: 5}"`
 }
 
 // Endpoint is one instance.
 type Endpoint struct {
 	strictyaml.Pos
 	// Address is IP:port.
-	Address strictyaml.Value[Address] `yaml:"address,required"`
+	Address strictyaml.Value[EndpointAddress] `yaml:"address,required"`
 	// Weight against the other endpoints. Default 1.
 	Weight Number `yaml:"weight" range:"1..128"`
 	// Zone it runs in.
@@ -67,7 +67,7 @@ type Discovery struct {
 	// Registry is the name under which instances register at the control plane.
 	Registry Identifier `yaml:"registry" alt:"discovery!"`
 	// Allow are the networks where registered instances may be; only beside registry. Default: this machine's own addresses when its parts meet on sockets, else the private networks.
-	Allow []strictyaml.Value[Network] `yaml:"allow"`
+	Allow []strictyaml.Value[Network] `yaml:"allow" example:"[10.0.0.0/8]"`
 	// DNS is host:port; every address of the host is an instance.
 	DNS strictyaml.Value[HostPort] `yaml:"dns" alt:"discovery!"`
 

@@ -180,6 +180,24 @@ func (a *Address) UnmarshalText(text []byte) error {
 	return nil
 }
 
+// EndpointAddress is an Address where names are found by discovery instead.
+type EndpointAddress Address
+
+// UnmarshalText reads the address.
+func (a *EndpointAddress) UnmarshalText(text []byte) error {
+	err := (*Address)(a).UnmarshalText(text)
+	var named HostPort
+	switch {
+	case err == nil:
+		return nil
+	case strings.Contains(string(text), "://"):
+		return fmt.Errorf("%q is a URL: write IP:port, or for a name discovery: {dns: HOST:PORT} instead of endpoints; https is tls: {} beside them", strictyaml.Clip(text))
+	case named.UnmarshalText(text) == nil:
+		return fmt.Errorf("%q is a name, and endpoints are IP addresses: write discovery: {dns: %q} instead", strictyaml.Clip(text), strictyaml.Clip(text))
+	}
+	return err
+}
+
 // Network is a CIDR such as 10.0.0.0/8, or one address.
 type Network netip.Prefix
 
