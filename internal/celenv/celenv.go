@@ -164,7 +164,7 @@ func (e *Env) Compile(expr string) (*Program, error) {
 	}
 	checked, issues := e.cel.Compile(expr)
 	if issues.Err() != nil {
-		return nil, firstFault(issues)
+		return nil, firstFault(expr, issues)
 	}
 	if t := checked.OutputType(); !t.IsExactType(cel.BoolType) {
 		return nil, &Error{1, 1, fmt.Sprintf("the expression is of type %s, must be bool: compare it with something", cel.FormatCELType(t))}
