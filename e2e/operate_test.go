@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -150,5 +151,46 @@ func TestStatusOfSeveralControlPlanes(t *testing.T) {
 		if code != c.code || !containsAll(out+errs, c.says...) {
 			t.Errorf("%s: exit %d\n%s%s", c.name, code, out, errs)
 		}
+	}
+}
+
+// TestFullDiskRestart: what is killed on a machine whose disk is full starts
+// again, as long as it has nothing new to write.
+func TestFullDiskRestart(t *testing.T) {
+	up := harness.NewUpstreams(t, "up")[0]
+	s := harness.NewStack(t, harness.Options{
+		Gateway: strings.ReplaceAll(shrinkGateway, "discovery: {registry: up}", `endpoints: ["${up}"]`), NoEnvoy: true, Vars: map[string]string{"up": up.Address},
+	})
+	dir := harness.TempDir(t)
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=4m,mode=0700"); err != nil {
+		t.Fatalf("a small disk: %v", err)
+	}
+	t.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) })
+	admin := harness.FreeAddress(t)
+	start := func() *harness.Process {
+		t.Helper()
+		return harness.Start(t, harness.Command{Name: "run", Path: harness.Tollgate(t), Args: []string{
+			"run", "--json", "-f", s.File, "--data-dir", dir, "--admin-address", admin, "--envoy-path", harness.EnvoyPath(t), "--envoy-concurrency", "1",
+		}}).AwaitReady(t, 30*time.Second)
+	}
+	run := start()
+	t.Cleanup(func() { _ = syscall.Kill(run.Ready.PIDs["envoy"], syscall.SIGKILL) })
+	fill, err := os.Create(filepath.Join(dir, "fill"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, size := range []int{64 << 10, 1 << 10, 1} {
+		for err = nil; err == nil; {
+			_, err = fill.Write(make([]byte, size))
+		}
+	}
+	_ = fill.Close()
+	run.Kill()
+	again := start()
+	if again.Ready.PIDs["envoy"] != run.Ready.PIDs["envoy"] {
+		t.Errorf("envoy %d was replaced by %d", run.Ready.PIDs["envoy"], again.Ready.PIDs["envoy"])
+	}
+	if status, _, err := harness.Get(s.URL("/up")); err != nil || status != http.StatusOK {
+		t.Errorf("/up answers %d %v", status, err)
 	}
 }

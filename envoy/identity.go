@@ -9,11 +9,11 @@ import (
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
-	"github.com/google/renameio/v2"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"tollgate/api/contract"
+	"tollgate/internal/secretfile"
 )
 
 // Identity is what a proxy proves who it is with, all PEM.
@@ -46,7 +46,7 @@ func WriteIdentity(dir string, id Identity) error {
 		if err != nil {
 			return err
 		}
-		if err := renameio.WriteFile(filepath.Join(folder, name), text, 0o600); err != nil {
+		if err := secretfile.Write(filepath.Join(folder, name), text, 0o600); err != nil {
 			return fmt.Errorf("envoy's identity: %w", err)
 		}
 	}

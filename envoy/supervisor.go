@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"tollgate/internal/peer"
+	"tollgate/internal/secretfile"
 )
 
 // SupervisorConfig is what a supervised proxy is started with.
@@ -79,7 +80,7 @@ func NewSupervisor(ctx context.Context, cfg SupervisorConfig) (_ *Supervisor, er
 		}
 	}
 	file := filepath.Join(cfg.Dir, "envoy-bootstrap.json")
-	if err := os.WriteFile(file, bootstrap, 0o600); err != nil {
+	if err := secretfile.Write(file, bootstrap, 0o600); err != nil {
 		return nil, fmt.Errorf("envoy bootstrap: %w", err)
 	}
 	level := cfg.LogLevel

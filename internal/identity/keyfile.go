@@ -8,8 +8,6 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/google/renameio/v2"
-
 	"tollgate/internal/secretfile"
 )
 
@@ -49,7 +47,7 @@ func LoadOrCreatePublished(path, public string) (ed25519.PrivateKey, error) {
 	if public == "" {
 		public = filepath.Join(filepath.Dir(path), "identity.jwks")
 	}
-	return key, renameio.WriteFile(public, set, 0o644, renameio.IgnoreUmask())
+	return key, secretfile.Write(public, set, 0o644)
 }
 
 // LoadKey reads a signing key: PEM, PKCS #8, Ed25519.

@@ -4,6 +4,7 @@
 package secretfile
 
 import (
+	"bytes"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
@@ -74,4 +75,14 @@ func publish(path string, data []byte) error {
 		return err
 	}
 	return nil
+}
+
+// Write puts data at path whole, unless just that stands there already: a disk
+// that is full must not keep a process from starting that has nothing new to
+// write. A file that is there keeps its mode.
+func Write(path string, data []byte, mode fs.FileMode) error {
+	if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, data) {
+		return nil
+	}
+	return renameio.WriteFile(path, data, mode, renameio.IgnoreUmask())
 }

@@ -72,3 +72,37 @@ func TestWhatCannotBeMadeIsAnError(t *testing.T) {
 		t.Error("a folder is no secret")
 	}
 }
+
+// TestWrite: what stands there already is left alone, so that a full disk keeps
+// nobody from starting; anything else is replaced whole.
+func TestWrite(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	inode := func() os.FileInfo {
+		t.Helper()
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info
+	}
+	for _, c := range []struct {
+		data string
+		mode os.FileMode
+		same bool
+	}{{"a", 0o600, false}, {"a", 0o600, true}, {"b", 0o600, false}, {"b", 0o600, true}} {
+		var before os.FileInfo
+		if _, err := os.Stat(path); err == nil {
+			before = inode()
+		}
+		if err := secretfile.Write(path, []byte(c.data), c.mode); err != nil {
+			t.Fatal(err)
+		}
+		got, err := os.ReadFile(path)
+		if err != nil || string(got) != c.data || inode().Mode().Perm() != c.mode {
+			t.Errorf("%v: %q %v %v", c, got, inode().Mode(), err)
+		}
+		if before != nil && os.SameFile(before, inode()) != c.same {
+			t.Errorf("%v: left alone: %t", c, !c.same)
+		}
+	}
+}

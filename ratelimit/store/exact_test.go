@@ -234,6 +234,22 @@ func await(t *testing.T, what string, ok func() bool) {
 	}
 }
 
+// TestFrozenWithoutTraffic: a Redis that hangs shows although nobody asks it.
+func TestFrozenWithoutTraffic(t *testing.T) {
+	server := redistest.Start(t)
+	f := limiters(t, 1, server.URL, 0)[0]
+	take(t, f, engine.Cell{Key: "k", Rate: fixed(t, 10, time.Hour), Cost: 1})
+	time.Sleep(1100 * time.Millisecond) // a beat
+	server.Freeze(t)
+	begin := time.Now()
+	await(t, "nobody notices", f.Degraded)
+	if took := time.Since(begin); took > 3*time.Second {
+		t.Errorf("it took %s: a beat a second, a second to wait for its answer", took)
+	}
+	server.Thaw(t)
+	await(t, "it is back and not used", func() bool { return !f.Degraded() })
+}
+
 // TestLostReplyCountsOnce: a command whose reply is lost has been counted, so
 // it is not sent again: a proxy executes and drops the reply.
 func TestLostReplyCountsOnce(t *testing.T) {

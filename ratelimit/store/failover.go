@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -258,5 +259,6 @@ func (f *Failover) local(at int64, cells []engine.Cell, commit bool) ([]engine.R
 // that it cannot, or did not answer for the whole of a trip's time.
 func conclusive(err error) bool {
 	var said interface{ RedisError() }
-	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &said)
+	var silent net.Error // what the client says when its own time is over first
+	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &said) || errors.As(err, &silent) && silent.Timeout()
 }

@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 
 	"tollgate/xds/config"
 	"tollgate/xds/config/language"
@@ -168,12 +169,21 @@ func keyStore(data []byte) bool {
 	return found
 }
 
+// readBounded reads a regular file. Opening a pipe waits for whoever writes to
+// it, and would end reloading for the life of the process.
 func readBounded(path string, limit int64) ([]byte, error) {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = f.Close() }()
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s is no regular file (%s): write a file, or a link to one", path, info.Mode().Type())
+	}
+	if err != nil {
+		return nil, err
+	}
 	data, err := io.ReadAll(io.LimitReader(f, limit+1))
 	if err != nil {
 		return nil, err

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -320,5 +321,36 @@ func TestWatchSeesEveryWayToSave(t *testing.T) {
 	cancel()
 	if err := <-done; err != nil {
 		t.Error(err)
+	}
+}
+
+// TestPipeIsNotRead: a pipe among the files is a fault of its own, and nobody
+// waits for whoever might write to it.
+func TestPipeIsNotRead(t *testing.T) {
+	dir := t.TempDir()
+	good, pipe := filepath.Join(dir, "a.yaml"), filepath.Join(dir, "b.yaml")
+	write(t, good, gateway)
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	set, err := files.New([]string{dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() {
+		reading, err := set.Read()
+		if err == nil && (len(reading.Sources) != 1 || len(reading.Unread) != 1 || !strings.Contains(reading.Unread[0].Err.Error(), "no regular file")) {
+			err = fmt.Errorf("read %+v", reading)
+		}
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(5 * time.Second):
+		t.Fatal("it waits for a writer")
 	}
 }
