@@ -17,6 +17,7 @@ import (
 
 	"tollgate/cmd/tollgate/fleet"
 	"tollgate/cmd/tollgate/keys"
+	"tollgate/cmd/tollgate/operator"
 	"tollgate/cmd/tollgate/service"
 	"tollgate/cmd/tollgate/verb"
 	"tollgate/internal/logpipe"
@@ -52,7 +53,7 @@ func rootCommand() *cobra.Command {
 	settings.Persistent(root.PersistentFlags())
 	root.AddCommand(
 		runVerb(), xdsVerb(), extauthzVerb(), ratelimitVerb(), service.Command(),
-		validateVerb(), statusVerb(), resendVerb(), allowShrinkVerb(), readyVerb(), keys.Command(), registryTokenVerb(), envoyVerb(), fleet.RunAgent(), fleet.JoinToken(), fleet.Members(), fleet.CA(),
+		validateVerb(), operator.Status(), operator.Resend(), operator.AllowShrink(), operator.Ready(), keys.Command(), registryTokenVerb(), envoyVerb(), fleet.RunAgent(), fleet.JoinToken(), fleet.Members(), fleet.CA(),
 	)
 	return root
 }

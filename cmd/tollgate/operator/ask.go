@@ -1,4 +1,7 @@
-package main
+// Package operator is the verbs that ask a running process, over its admin
+// address. Invariant: the admin token goes to nobody but the address that was
+// named, and there only to the user whose file it is, root or the caller.
+package operator
 
 import (
 	"bytes"

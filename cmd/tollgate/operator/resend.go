@@ -1,4 +1,4 @@
-package main
+package operator
 
 import (
 	"encoding/json"
@@ -15,9 +15,9 @@ import (
 	"tollgate/xds/admin"
 )
 
-// resendVerb sends a node again what it refused, once its cause is mended: a
+// Resend is the verb that sends a node again what it refused, once its cause is mended: a
 // port that was taken, a file that was missing.
-func resendVerb() *cobra.Command {
+func Resend() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "resend NODE", Short: "Send a node again what it refused", Args: cobra.ExactArgs(1),
 		RunE: verb.Do(func(cmd *cobra.Command, args []string) error {
@@ -50,7 +50,7 @@ func resendVerb() *cobra.Command {
 			return nil
 		}),
 	}
-	cmd.Flags().StringSlice(settings.AdminAddress, []string{"127.0.0.1:9900"}, "admin addresses of the control planes, `host:port,…`")
+	cmd.Flags().StringSlice(settings.AdminAddress, []string{"127.0.0.1:9900"}, "admin `ADDRESSES` of the control planes, host:port")
 	settings.FileFlag(cmd.Flags())
 	cmd.Flags().String(settings.DataDir, "", "`FOLDER` of state, for the admin token (default: .tollgate, beside the gateway file if -f names it)")
 	return cmd

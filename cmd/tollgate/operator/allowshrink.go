@@ -1,4 +1,4 @@
-package main
+package operator
 
 import (
 	"encoding/json"
@@ -12,8 +12,8 @@ import (
 	"tollgate/internal/settings"
 )
 
-// allowShrinkVerb lets a change that waits because it takes away too much.
-func allowShrinkVerb() *cobra.Command {
+// AllowShrink is the verb that lets a change that waits because it takes away too much.
+func AllowShrink() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "allow-shrink files|instances", Short: "Let what waits because it takes away too many routes or endpoints",
 		Long: "files: lets the change of the files that waits as it is on disk now, because it takes away more than 30% of the routes or endpoints.\n" +
@@ -43,7 +43,7 @@ func allowShrinkVerb() *cobra.Command {
 			return errors.Join(faults...)
 		}),
 	}
-	cmd.Flags().StringSlice(settings.AdminAddress, []string{"127.0.0.1:9900"}, "admin addresses of the control planes, `host:port,…`")
+	cmd.Flags().StringSlice(settings.AdminAddress, []string{"127.0.0.1:9900"}, "admin `ADDRESSES` of the control planes, host:port")
 	settings.FileFlag(cmd.Flags())
 	cmd.Flags().String(settings.DataDir, "", "`FOLDER` of state, for the admin token (default: .tollgate, beside the gateway file if -f names it)")
 	return cmd

@@ -1,4 +1,4 @@
-package main
+package operator
 
 import (
 	"context"
@@ -19,7 +19,8 @@ import (
 	"tollgate/xds/admin"
 )
 
-func statusVerb() *cobra.Command {
+// Status is the verb that shows what runs.
+func Status() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "status", Short: "What is served and who runs it; exit 1 if anything is refused, held back, apart or at fault", Args: cobra.NoArgs,
 		RunE: verb.Do(func(cmd *cobra.Command, _ []string) error {
@@ -46,7 +47,7 @@ func statusVerb() *cobra.Command {
 			}
 		}),
 	}
-	cmd.Flags().StringSlice(settings.AdminAddress, []string{"127.0.0.1:9900"}, "admin addresses of the control planes, `host:port,…`")
+	cmd.Flags().StringSlice(settings.AdminAddress, []string{"127.0.0.1:9900"}, "admin `ADDRESSES` of the control planes, host:port")
 	cmd.Flags().Bool(settings.JSON, false, "the same as JSON")
 	cmd.Flags().Bool("watch", false, "again every 2 s, until Ctrl-C")
 	settings.FileFlag(cmd.Flags())
@@ -117,7 +118,8 @@ func show(w io.Writer, fleet admin.Fleet, asJSON, again bool) error {
 	return fleet.Render(w)
 }
 
-func readyVerb() *cobra.Command {
+// Ready is the verb of health checks.
+func Ready() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "ready", Short: "Exit 0 when a role is ready (for health checks of containers)", Args: cobra.NoArgs, Hidden: true,
 		RunE: verb.Do(func(cmd *cobra.Command, _ []string) error {
