@@ -49,11 +49,13 @@ func rootCommand() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
+	root.Version = version()
+	root.SetVersionTemplate("{{.Version}}\n")
 	root.CompletionOptions.DisableDefaultCmd = true
 	settings.Persistent(root.PersistentFlags())
 	root.AddCommand(
 		runVerb(), xdsVerb(), extauthzVerb(), ratelimitVerb(), service.Command(),
-		validateVerb(), operator.Status(), operator.Resend(), operator.AllowShrink(), operator.Ready(), keys.Command(), registryTokenVerb(), envoyVerb(), fleet.RunAgent(), fleet.JoinToken(), fleet.Members(), fleet.CA(),
+		versionVerb(), validateVerb(), operator.Status(), operator.Resend(), operator.AllowShrink(), operator.Ready(), keys.Command(), registryTokenVerb(), envoyVerb(), fleet.RunAgent(), fleet.JoinToken(), fleet.Members(), fleet.CA(),
 	)
 	return root
 }

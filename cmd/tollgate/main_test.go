@@ -9,6 +9,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
 
 	"tollgate/cmd/tollgate/demo"
 )
@@ -143,6 +146,46 @@ func TestExitCodesAndWords(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestVersion: which binary this is, by the verb and by the flag.
+func TestVersion(t *testing.T) {
+	for _, args := range [][]string{{"version"}, {"--version"}} {
+		if code, stdout, stderr := tollgate(t, args...); code != exitDone || !strings.HasPrefix(stdout, "tollgate ") || !strings.Contains(stdout, "go1.") || strings.Count(stdout, "\n") != 1 {
+			t.Errorf("%q: exit %d\n%s%s", args, code, stdout, stderr)
+		}
+	}
+	t.Setenv("TOLLGATE_VERSION", "1")
+	if code, _, stderr := tollgate(t, "validate", file(t, "gateway.yaml", good)); code != exitUsage || !strings.Contains(stderr, "TOLLGATE_VERSION is no setting") {
+		t.Errorf("exit %d\n%s", code, stderr)
+	}
+}
+
+// TestHelpAligns: the texts of the flags stand in one column.
+func TestHelpAligns(t *testing.T) {
+	var walk func(cmd *cobra.Command)
+	walk = func(cmd *cobra.Command) {
+		usages := cmd.LocalFlags().FlagUsages()
+		column := 0
+		for line := range strings.Lines(usages) {
+			flag := strings.TrimLeft(line, " ")
+			indent := len(line) - len(flag)
+			at := strings.Index(flag, "   ")
+			if indent > 6 || at < 0 {
+				continue
+			}
+			at += indent + len(flag[at:]) - len(strings.TrimLeft(flag[at:], " "))
+			if at = utf8.RuneCountInString(line[:at]); column != 0 && at != column {
+				t.Errorf("%s:\n%s", cmd.CommandPath(), usages)
+				break
+			}
+			column = at
+		}
+		for _, child := range cmd.Commands() {
+			walk(child)
+		}
+	}
+	walk(rootCommand())
 }
 
 // TestShippedFilesAreValid: what an operator copies is valid as it lies there.

@@ -27,7 +27,7 @@ func names(root *cobra.Command) []string {
 	var out []string
 	var walk func(*cobra.Command)
 	keep := func(f *pflag.Flag) {
-		if f.Name != "help" {
+		if f.Name != "help" && f.Name != "version" {
 			out = append(out, f.Name)
 		}
 	}

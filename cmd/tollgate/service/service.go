@@ -58,7 +58,7 @@ func Command() *cobra.Command {
 		}),
 	}
 	flags(orderCmd.Flags())
-	orderCmd.Flags().StringSlice("user-grpc", nil, "instances of the user service, `host:port,…` (gRPC)")
+	orderCmd.Flags().StringSlice("user-grpc", nil, "instances of the user service, `ADDRESSES` (host:port of gRPC)")
 	return verb.Parent(cmd, userCmd, orderCmd)
 }
 
@@ -70,7 +70,7 @@ func flags(f *pflag.FlagSet) {
 	f.String("instance", "", "unique `NAME` of this instance (default: the host's name and port)")
 	f.String("zone", "", "availability `ZONE`")
 	f.String("advertise", "", "`HOST` that proxies reach this instance at, when it listens on every interface (default: our address on the way to the registry)")
-	f.StringSlice("registry", nil, "control planes, `https://host:port,…` of xDS for who joined, http:// of the admin address on one machine")
+	f.StringSlice("registry", nil, "control planes, `URLS`: https://host:port of xDS for who joined, http:// of the admin address on one machine")
 	settings.TLSFlags(f)
 	settings.JoinFlag(f)
 	f.Bool(settings.Insecure, false, "allow plain text off loopback")
