@@ -115,8 +115,9 @@ func (b *builder) place(c *compiled, pos config.Pos) {
 	}
 }
 
-func (b *builder) add(audience release.Audience, typeURL, name string, m proto.Message, pos config.Pos, refs ...release.Ref) {
-	b.objects = append(b.objects, release.Object{Audience: audience, Type: typeURL, Name: name, Message: m, Pos: pos, Refs: refs})
+// add adds what proxies are sent.
+func (b *builder) add(typeURL, name string, m proto.Message, pos config.Pos, refs ...release.Ref) {
+	b.objects = append(b.objects, release.Object{Audience: release.Edge, Type: typeURL, Name: name, Message: m, Pos: pos, Refs: refs})
 }
 
 // edge adds what faces clients; routes adds those of a listener.
@@ -124,23 +125,23 @@ func (b *builder) edge(routes func(l *config.Listener, form *shard.Form) error) 
 	for i := range b.gw.Listeners {
 		l := &b.gw.Listeners[i]
 		form := b.form(l)
-		b.add(release.Edge, release.TypeListener, l.Name, b.listener(l, form), l.Pos, b.listenerRefs(l, form)...)
+		b.add(release.TypeListener, l.Name, b.listener(l, form), l.Pos, b.listenerRefs(l, form)...)
 		if err := routes(l, form); err != nil {
 			return err
 		}
 	}
 	for _, s := range secrets(b.gw) {
-		b.add(release.Edge, release.TypeSecret, s.message.GetName(), s.message, s.pos)
+		b.add(release.TypeSecret, s.message.GetName(), s.message, s.pos)
 	}
 	// Envoy asks for it first and starts no sooner than it is answered.
-	b.add(release.Edge, release.TypeRuntime, contract.RuntimeLayer, &runtimev3.Runtime{Name: contract.RuntimeLayer, Layer: &structpb.Struct{}}, config.Pos{})
+	b.add(release.TypeRuntime, contract.RuntimeLayer, &runtimev3.Runtime{Name: contract.RuntimeLayer, Layer: &structpb.Struct{}}, config.Pos{})
 	return nil
 }
 
 // clusters adds upstreams and our own servers.
 func (b *builder) clusters() {
 	server := func(name string, hosts []string, trustDomain, role string) {
-		b.add(release.Edge, release.TypeCluster, name, upstream.Server(name, hosts, trustDomain, role), config.Pos{})
+		b.add(release.TypeCluster, name, upstream.Server(name, hosts, trustDomain, role), config.Pos{})
 	}
 	server(extAuthzCluster, b.scope.ExtAuthz, b.scope.TrustDomain, contract.RoleExtAuthz)
 	server(rateLimitCluster, b.scope.RateLimit, b.scope.TrustDomain, contract.RoleRateLimit)
@@ -155,7 +156,7 @@ func (b *builder) clusters() {
 
 // authorization adds what the authorization servers decide by.
 func (b *builder) authorization() {
-	b.add(release.Edge, release.TypeIdentity, contract.IdentityName, identity(b.gw), config.Pos{})
+	b.add(release.TypeIdentity, contract.IdentityName, identity(b.gw), config.Pos{})
 	for i, r := range b.gw.Routes {
 		b.place(b.made[i], r.Pos)
 	}
@@ -168,9 +169,9 @@ func (b *builder) limits() {
 		pos[contract.PlanSet(b.gw.Plans[i].Name)] = b.gw.Plans[i].Pos
 	}
 	for _, set := range limiting.SharedSets(b.gw) {
-		b.add(release.Edge, release.TypeRuleSet, set.GetName(), set, pos[set.GetName()])
+		b.add(release.TypeRuleSet, set.GetName(), set, pos[set.GetName()])
 	}
 	reference, warnings := limiting.Reference(b.gw)
-	b.add(release.Edge, release.TypeRateLimit, reference.GetName(), reference, config.Pos{})
+	b.add(release.TypeRateLimit, reference.GetName(), reference, config.Pos{})
 	b.warnings = append(b.warnings, warnings...)
 }

@@ -52,12 +52,12 @@ func (b *builder) parted(l *config.Listener, form *shard.Form) {
 	t := b.routing.Table(l, b.httpsPort())
 	if form == nil {
 		whole := t.Whole()
-		b.add(release.Edge, release.TypeRoute, l.Name, whole.Configuration, l.Pos, whole.Refs...)
+		b.add(release.TypeRoute, l.Name, whole.Configuration, l.Pos, whole.Refs...)
 		return
 	}
 	for _, part := range t.Parts(*form, partsName(l, form)) {
 		name := part.Configuration.GetName()
-		b.add(release.Edge, release.TypeRoute, name, part.Configuration, l.Pos, part.Refs...)
+		b.add(release.TypeRoute, name, part.Configuration, l.Pos, part.Refs...)
 		scope := scopeOf(name)
 		scope.Pos = l.Pos
 		b.objects = append(b.objects, scope)

@@ -29,7 +29,7 @@ func stampOf(path string) stamp {
 		if err == nil {
 			return stamp{s.Size, s.Mtim.Nano(), s.Ctim.Nano(), s.Ino}
 		}
-		if err != syscall.EINTR { //nolint:errorlint // an error number, as the kernel gives it
+		if err != syscall.EINTR {
 			return stamp{}
 		}
 	}
