@@ -104,7 +104,6 @@ func ServerOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.ForceServerCodecV2(wire.Codec{}),
 		grpc.MaxRecvMsgSize(16 << 20),
-		grpc.SharedWriteBuffer(true), // idle connections hold none
 		grpc.ReadBufferSize(4 << 10),
 		grpc.WriteBufferSize(16 << 10),
 		grpc.MaxConcurrentStreams(10_000),

@@ -48,17 +48,17 @@ type Prior struct {
 // Prior is the part of the slot that sending changes.
 func (s Slot) Prior() Prior { return Prior{s.Phase, s.Version} }
 
-// Sent: a version is on its way.
+// Sent notes that a version is on its way.
 func (s *Slot) Sent(version string) Prior {
 	before := s.Prior()
 	s.Phase, s.Version, s.Claimed, s.Revert = Has, version, false, nil
 	return before
 }
 
-// Took: the client has taken a version of a cluster, the newest or not.
+// Took notes that the client has taken a version of a cluster, the newest or not.
 func (s *Slot) Took(one *release.Resource) { s.Good, s.Runs = one, true }
 
-// Back: what was sent last did not get there.
+// Back notes that what was sent last did not get there.
 func (s *Slot) Back(before Prior) {
 	if before.Phase == Missing {
 		before.Phase = Nothing
@@ -66,19 +66,19 @@ func (s *Slot) Back(before Prior) {
 	s.Phase, s.Version = before.Phase, before.Version
 }
 
-// Brought: the client says that it has a version from an earlier stream; what it
-// was sent on this one is newer.
+// Brought notes that the client says to have a version from an earlier stream; what
+// it was sent on this one is newer.
 func (s *Slot) Brought(version string) {
 	if !s.There() && version != "" {
 		s.Phase, s.Version, s.Claimed = Has, version, true
 	}
 }
 
-// Doubt: what the client runs is not known.
+// Doubt notes that what the client runs is not known.
 func (s *Slot) Doubt() { s.Phase, s.Version = Doubtful, "" }
 
-// Refused: it refused a version and has, or must be given, what is known to be
-// good. A refused cluster stays in Envoy as a ghost until it is replaced.
+// Refused notes that it refused a version and has, or must be given, what is known
+// to be good. A refused cluster stays in Envoy as a ghost until it is replaced.
 func (s *Slot) Refused(version string, before Prior, ghosts bool) {
 	switch {
 	case ghosts && s.Good != nil && s.Good.Version != version:
@@ -93,10 +93,11 @@ func (s *Slot) Refused(version string, before Prior, ghosts bool) {
 	}
 }
 
-// Haunt: it must be told to drop what it may have.
+// Haunt notes that it must be told to drop what it may have.
 func (s *Slot) Haunt() { s.Phase, s.Version = Ghost, "" }
 
-// Ask: it asked for the name; again when it has lost it.
+// Ask notes that it asked for the name; again when it has nothing of what it was
+// sent before.
 func (s *Slot) Ask(again bool) {
 	if again && s.There() || s.Phase == Missing {
 		s.Phase, s.Version = Nothing, ""
@@ -104,7 +105,7 @@ func (s *Slot) Ask(again bool) {
 	s.Asked = true
 }
 
-// Forget: it does not ask for the name any more; it keeps it if it wants all.
+// Forget notes that it does not ask for the name any more; it keeps it if it wants all.
 func (s *Slot) Forget(wantsAll bool) {
 	s.Asked = false
 	if s.Phase == Missing {
@@ -115,7 +116,7 @@ func (s *Slot) Forget(wantsAll bool) {
 	}
 }
 
-// Lose: it has nothing of the name any more.
+// Lose notes that it has nothing of the name any more.
 func (s *Slot) Lose() {
 	if s.Phase != Missing {
 		s.Phase, s.Version = Nothing, ""
@@ -123,13 +124,13 @@ func (s *Slot) Lose() {
 	s.Claimed, s.Runs, s.Good = false, false, nil
 }
 
-// Told: it was told that there is none.
+// Told notes that it was told that there is none.
 func (s *Slot) Told() {
 	s.Lose()
 	s.Phase = Missing
 }
 
-// Untold: that there is none did not get there.
+// Untold notes that it was not told, after all, that there is none.
 func (s *Slot) Untold(wantsAll bool) {
 	switch {
 	case s.Asked && s.Phase == Missing:

@@ -155,7 +155,7 @@ func (t *Table) NoneUnasked() {
 func (t *Table) Weigh(all map[string]*release.Resource, idle bool) {
 	n := len(t.own)
 	rare := t.base == nil && 3*n < 2*len(all) || t.base != nil && 8*n < len(all)
-	if n < few || rare || t.touched == 0 || t.touched < n/2 && !(idle && t.touched > n/8) {
+	if n < few || rare || t.touched == 0 || t.touched < n/2 && (!idle || t.touched <= n/8) {
 		return
 	}
 	t.touched = 0
