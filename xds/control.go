@@ -81,7 +81,11 @@ func New(cfg Config) (*ControlPlane, error) {
 	if err != nil {
 		return nil, err
 	}
-	engine, err := push.New(push.Config{Log: log, Metrics: cfg.Metrics, Ledger: book, Admit: trust.Admit(cfg.Identity == nil, fleet.Refuse)})
+	callers := clientrate.NewLog(log, "address")
+	if err := callers.Register(cfg.Metrics, "control plane"); err != nil {
+		return nil, err
+	}
+	engine, err := push.New(push.Config{Log: log, Callers: callers.Logger, Metrics: cfg.Metrics, Ledger: book, Admit: trust.Admit(cfg.Identity == nil, fleet.Refuse)})
 	if err != nil {
 		return nil, err
 	}
@@ -96,10 +100,6 @@ func New(cfg Config) (*ControlPlane, error) {
 	registry.Judge(places(cfg, pipeline))
 	if cfg.AllowShrink {
 		registry.DropAnyNumber()
-	}
-	callers := clientrate.NewLog(log, "address")
-	if err := callers.Register(cfg.Metrics, "control plane"); err != nil {
-		return nil, errors.Join(err, cfg.Listener.Close())
 	}
 	api := admin.Config{
 		Ledger: book, Registry: registry, Served: pipeline.Served, Proxy: cfg.Proxy, Resend: engine.Resend,

@@ -3,8 +3,11 @@ package push_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
@@ -14,6 +17,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"tollgate/internal/clientrate"
 	"tollgate/xds/push"
 	"tollgate/xds/release"
 )
@@ -71,6 +75,55 @@ func TestTurnedAway(t *testing.T) {
 	for _, line := range s.book.Lines() {
 		t.Errorf("kept: %+v", line)
 	}
+}
+
+// TestTurnedAwayFillsNoLog: who is turned away, or asks for what is not his, as
+// often as he likes is in the log a few times, by his address.
+func TestTurnedAwayFillsNoLog(t *testing.T) {
+	admit := func(_ context.Context, node *corev3.Node) (push.Client, error) {
+		if node.GetId() == "thief" {
+			return push.Client{}, errors.New("its certificate is of orders")
+		}
+		return push.Client{Identity: "edge/one", Allows: func(string) bool { return false }}, nil
+	}
+	for id, word := range map[string]string{"thief": "client turned away", "one": "client asked for what is not its to have"} {
+		t.Run(id, func(t *testing.T) {
+			t.Parallel()
+			var out lines
+			s := start(t, push.Config{Admit: admit, Callers: clientrate.NewLog(slog.New(slog.NewTextHandler(&out, nil)), "address").Logger})
+			began := time.Now()
+			const streams = 100
+			for range streams {
+				s.ending(t, nodeOf(id), release.TypeCluster)
+			}
+			seconds := int(time.Since(began)/time.Second) + 2 // it may have begun in the middle of one
+			text := out.String()
+			if n := strings.Count(text, word); n < clientrate.PerClient || n > min(seconds*clientrate.PerClient, 2*streams-1) {
+				t.Errorf("%d lines in %d seconds", n, seconds)
+			}
+			if !strings.Contains(text, "address=") {
+				t.Errorf("no address: %.300s", text)
+			}
+		})
+	}
+}
+
+// lines is a log that many write.
+type lines struct {
+	mu  sync.Mutex
+	out strings.Builder
+}
+
+func (l *lines) Write(line []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.out.Write(line)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.out.String()
 }
 
 // TestIdentityShows: the account says who a node really is.

@@ -7,6 +7,7 @@
 package push
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"sync"
@@ -20,6 +21,7 @@ import (
 
 	"tollgate/api/contract"
 	"tollgate/xds/ledger"
+	"tollgate/xds/push/admission"
 	"tollgate/xds/push/stream"
 	"tollgate/xds/push/view"
 	"tollgate/xds/push/wire"
@@ -27,19 +29,22 @@ import (
 )
 
 // Client is who a stream was admitted as.
-type Client = stream.Client
+type Client = admission.Client
 
 // Admit decides who the client of a stream is.
-type Admit = stream.Admit
+type Admit = admission.Admit
 
 // Config is what a server is made of. Zero durations take the defaults.
 type Config struct {
-	Log     *slog.Logger
+	Log *slog.Logger
+	// Callers is the log of clients that are turned away, which name themselves by
+	// the attribute "address": it may be sampled. nil is Log.
+	Callers *slog.Logger
 	Metrics prometheus.Registerer
 	Ledger  *ledger.Ledger // nil keeps no account
 	// Admit says who a client is and what it may ask for. nil admits everybody to
 	// everything, as nobody in particular.
-	Admit stream.Admit
+	Admit Admit
 	// Barrier is how long the servers of policies and limit rules may take to
 	// accept a release before the proxies get theirs (1 s).
 	Barrier time.Duration
@@ -84,7 +89,8 @@ func New(cfg Config) (*Server, error) {
 	}
 	s.view.Store(view.New())
 	s.site = &stream.Site{
-		Admit: cfg.Admit, Ledger: cfg.Ledger, Log: cfg.Log, Hold: cfg.Hold, Drain: cfg.Drain, Retire: cfg.Retire, Current: s.view.Load,
+		Desk:   admission.Desk{Admit: cfg.Admit, Log: cmp.Or(cfg.Callers, cfg.Log)},
+		Ledger: cfg.Ledger, Log: cfg.Log, Hold: cfg.Hold, Drain: cfg.Drain, Retire: cfg.Retire, Current: s.view.Load,
 	}
 	var err error
 	s.metrics, err = newMetrics(cfg.Metrics, &s.site.Frames)

@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"tollgate/xds/ledger"
+	"tollgate/xds/push/admission"
 	"tollgate/xds/push/due"
 	"tollgate/xds/push/flight"
 	"tollgate/xds/push/refusals"
@@ -28,7 +29,7 @@ import (
 // Site is what the streams of one server share. All of it is set before the
 // first of them.
 type Site struct {
-	Admit   Admit
+	Desk    admission.Desk
 	Ledger  *ledger.Ledger
 	Log     *slog.Logger
 	Hold    time.Duration // how long a route waits for a cluster that is new to its proxy
@@ -56,7 +57,7 @@ type Stream struct {
 	mu       sync.Mutex
 	gone     bool
 	id       string // of the node that it says to be
-	client   Client
+	client   admission.Client
 	account  *ledger.Account
 	record   refusals.Record
 	resumed  bool // it brought versions, so it is no fresh process
