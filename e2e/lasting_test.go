@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -139,6 +140,59 @@ func TestKilledRunLeavesEnvoyServing(t *testing.T) {
 			if stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", envoy)); !strings.Contains(string(stat), ") Z ") {
 				return fmt.Errorf("%d lives", envoy)
 			}
+		}
+		return nil
+	})
+}
+
+// TestResend: a listener whose port was taken is refused, shows, and is sent
+// again by `tollgate resend` once its cause is mended; a node that nobody knows
+// is an error.
+func TestResend(t *testing.T) {
+	l := newLasting(t)
+	run := l.start(t).AwaitReady(t, 30*time.Second)
+	l.envoy(t, run)
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	text, err := os.ReadFile(l.file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second := strings.Replace(string(text), "}]\n", "}, {name: second, address: "+taken.Addr().String()+"}]\n", 1)
+	if err := os.WriteFile(l.file, []byte(second), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	harness.Eventually(t, 10*time.Second, "the listener is refused", func() error {
+		if out, code := l.status(t); code != 1 || !containsAll(out, "REFUSED", `listener "second"`, "gateway.yaml:") {
+			return fmt.Errorf("exit %d\n%s", code, out)
+		}
+		return nil
+	})
+	if err := taken.Close(); err != nil {
+		t.Fatal(err)
+	}
+	resend := func(node string) (string, int) {
+		out, errs, code := harness.Run(t, "resend", node, "--admin-address", l.args[len(l.args)-1], "--data-dir", l.dir)
+		return out + errs, code
+	}
+	if out, code := resend("edge-2"); code != 1 || !strings.Contains(out, "no such node") {
+		t.Errorf("another node: exit %d\n%s", code, out)
+	}
+	if out, code := l.status(t); code != 1 {
+		t.Errorf("it was sent again unasked: exit %d\n%s", code, out)
+	}
+	if out, code := resend("edge"); code != 0 {
+		t.Fatalf("exit %d\n%s", code, out)
+	}
+	harness.Eventually(t, 10*time.Second, "the listener serves", func() error {
+		if out, code := l.status(t); code != 0 {
+			return fmt.Errorf("exit %d\n%s", code, out)
+		}
+		if status, _, err := harness.Get("http://" + taken.Addr().String() + "/x"); err != nil || status != 200 {
+			return fmt.Errorf("%d: %w", status, err)
 		}
 		return nil
 	})

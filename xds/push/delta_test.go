@@ -3,9 +3,11 @@ package push_test
 import (
 	"fmt"
 	"maps"
+	"slices"
 	"testing"
 	"time"
 
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"go.uber.org/goleak"
 
 	"tollgate/xds/ledger"
@@ -27,15 +29,33 @@ func settle(t *testing.T, s *server, id string) *client {
 	c.ack(r)
 	c.subscribe(release.TypeCluster)
 	c.take(release.TypeCluster, "a", "b")
-	c.take(release.TypeEndpoint, "a")
-	c.take(release.TypeEndpoint, "b")
+	c.follow(release.TypeEndpoint, "a", "b")
 	c.subscribe(release.TypeListener)
 	c.take(release.TypeListener, "http")
-	c.take(release.TypeRoute, "http")
-	c.subscribe(release.TypeRoute, "http")
-	c.subscribe(release.TypeEndpoint, "a", "b")
+	c.follow(release.TypeRoute, "http")
 	c.silence()
 	return c
+}
+
+// follow takes what comes unasked as Envoy does: it asks, then answers.
+func (c *client) follow(url string, want ...string) {
+	c.t.Helper()
+	var unasked []*discoveryv3.DeltaDiscoveryResponse
+	for _, name := range want {
+		r := c.next(url)
+		if got := names(r); !slices.Equal(got, []string{name}) {
+			c.t.Fatalf("%s: got %v, want %s", url, got, name)
+		}
+		unasked = append(unasked, r)
+	}
+	c.subscribe(url, want...)
+	probe := c.next(url)
+	if got := names(probe); len(got) > 0 {
+		c.t.Fatalf("%s: %v came twice", url, got)
+	}
+	for _, r := range append(unasked, probe) {
+		c.ack(r)
+	}
 }
 
 func TestFirstReleaseInOrder(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
@@ -69,6 +70,34 @@ func TestHalfDropped(t *testing.T) {
 	c.ack(behind[1])
 	c.take(release.TypeEndpoint, "a")
 	c.ack(probe)
+	c.silence()
+}
+
+// TestKeptByNobody: what a proxy answered for before it asked for it has gone
+// nowhere; it gets it when it asks for it for the first time, once.
+func TestKeptByNobody(t *testing.T) {
+	s := start(t, push.Config{})
+	base := slices.Concat(cluster("a", 1), cluster("b", 1), of(listener("http"), routes("r", "a")))
+	c := settle(t, s, "one")
+	second := edge(release.TypeRoute, "second", &routev3.RouteConfiguration{Name: "second"})
+	s.Publish(made(t, base, cluster("n", 1), of(listener("second"), second)))
+	c.take(release.TypeCluster, "n")
+	c.take(release.TypeEndpoint, "n")
+	c.nack(c.next(release.TypeListener), "cannot bind")
+	c.take(release.TypeRoute, "second")
+	c.subscribe(release.TypeEndpoint, "n")
+	c.take(release.TypeEndpoint, "n")
+	c.silence()
+	if n := s.Resend("one"); n != 1 {
+		t.Fatalf("%d streams", n)
+	}
+	c.take(release.TypeListener, "second")
+	c.subscribe(release.TypeRoute, "second")
+	c.take(release.TypeRoute, "second")
+	c.silence()
+	unsubscribe(c, release.TypeRoute, "second")
+	c.subscribe(release.TypeRoute, "second")
+	c.take(release.TypeRoute, "second")
 	c.silence()
 }
 

@@ -169,17 +169,20 @@ func (f *Flight) first(n int) []*Batch {
 	return taken
 }
 
-// Carries says whether any of some names is in a response on its way.
-func (f *Flight) Carries(names map[string]struct{}) bool {
+// Carries returns which of some names are in a response on its way.
+func (f *Flight) Carries(names map[string]struct{}) map[string]bool {
 	if len(names) == 0 {
-		return false
+		return nil
 	}
-	return slices.ContainsFunc(f.batches, func(b *Batch) bool {
-		return slices.ContainsFunc(b.Resources, func(one *release.Resource) bool {
-			_, carried := names[one.Name]
-			return carried
-		})
-	})
+	carried := map[string]bool{}
+	for _, b := range f.batches {
+		for _, one := range b.Resources {
+			if _, asked := names[one.Name]; asked {
+				carried[one.Name] = true
+			}
+		}
+	}
+	return carried
 }
 
 // All are the responses on their way, oldest first; they must not be changed.

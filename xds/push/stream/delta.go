@@ -45,7 +45,7 @@ func (st *Stream) Request(ctx context.Context, r *discoveryv3.DeltaDiscoveryRequ
 	if first {
 		st.resume(sub, r)
 	}
-	sub.subscribe(r.GetResourceNamesSubscribe(), first)
+	sub.subscribe(r.GetResourceNamesSubscribe(), r.GetInitialResourceVersions(), first)
 	for _, name := range r.GetResourceNamesUnsubscribe() {
 		st.unsubscribe(sub, name)
 	}
@@ -138,8 +138,9 @@ func (sub *subscription) doubt(name string) {
 	sub.todo.Add(name)
 }
 
-func (sub *subscription) subscribe(names []string, first bool) {
-	var fresh set
+// subscribe notes what the client asks for; of brought it says that it has it.
+func (sub *subscription) subscribe(names []string, brought map[string]string, first bool) {
+	var unasked set
 	for _, name := range names {
 		if name == "*" {
 			sub.wildcard, sub.rescan = true, true
@@ -151,16 +152,23 @@ func (sub *subscription) subscribe(names []string, first bool) {
 		s := sub.slots.Change(name)
 		if !s.Asked {
 			sub.asked++
-		}
-		if again := s.Asked && !first; !again && sub.flight.Len() > 0 {
-			fresh.add(name)
+			if s.There() && !sub.wildcard {
+				unasked.add(name)
+			}
 		}
 		s.Ask(s.Asked && !first)
 		sub.todo.Add(name)
 	}
-	// Envoy drops, and never answers, what comes before it asked for anything of
-	// the type: the answer to an empty response shows whether it did.
-	sub.probe = sub.probe || sub.flight.Carries(fresh)
+	// Envoy drops what comes before it asked for it. Of a type of which it asked for
+	// something it answers for it all the same; of another it never does, and the
+	// answer to an empty response shows that.
+	carried := sub.flight.Carries(unasked)
+	sub.probe = sub.probe || len(carried) > 0
+	for name := range unasked {
+		if brought[name] == "" && !carried[name] {
+			sub.slots.Change(name).Ask(true)
+		}
+	}
 }
 
 func (st *Stream) unsubscribe(sub *subscription, name string) {

@@ -1,7 +1,8 @@
 // Package stream is one client of the push engine: what it asked for, what it was
 // sent, what it said, and from that what to send it next. Invariants: what a
 // client refused it is never sent again unchanged by the same stream; what it did
-// not answer it is not held to have; who is named goes before who names it.
+// not answer, or answered before it asked, it is not held to have; who is named
+// goes before who names it.
 package stream
 
 import (
