@@ -99,6 +99,60 @@ func TestRouteToNewClusterWaitsOthersDoNot(t *testing.T) {
 	}
 }
 
+// TestBackIsNew: a cluster that left before its addition was answered for is new
+// when it comes back, whenever the answer comes.
+func TestBackIsNew(t *testing.T) {
+	base := slices.Concat(cluster("a", 1), cluster("b", 1), of(listener("http")))
+	without, with := of(routes("r", "a")), slices.Concat(cluster("n", 2), of(routes("r", "a", "q", "n")))
+	for name, back := range map[string]func(s *server, c *client, added, gone *discoveryv3.DeltaDiscoveryResponse) *discoveryv3.DeltaDiscoveryResponse{
+		"answered before": func(s *server, c *client, added, gone *discoveryv3.DeltaDiscoveryResponse) *discoveryv3.DeltaDiscoveryResponse {
+			c.ack(added)
+			c.ack(gone)
+			c.silence()
+			s.Publish(made(c.t, base, with))
+			return c.next(release.TypeCluster)
+		},
+		"answered after": func(s *server, c *client, added, gone *discoveryv3.DeltaDiscoveryResponse) *discoveryv3.DeltaDiscoveryResponse {
+			s.Publish(made(c.t, base, with))
+			again := c.next(release.TypeCluster)
+			c.ack(added)
+			c.ack(gone)
+			return again
+		},
+		"answered in between": func(s *server, c *client, added, gone *discoveryv3.DeltaDiscoveryResponse) *discoveryv3.DeltaDiscoveryResponse {
+			c.ack(gone)
+			c.ack(added)
+			c.silence()
+			s.Publish(made(c.t, base, with))
+			return c.next(release.TypeCluster)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := start(t, push.Config{Hold: 20 * time.Second, Drain: 50 * time.Millisecond})
+			c := settle(t, s, "one")
+			s.Publish(made(t, base, cluster("n", 1), without))
+			added := c.next(release.TypeCluster)
+			c.take(release.TypeEndpoint, "n")
+			s.Publish(made(t, base, without))
+			gone := c.next(release.TypeCluster)
+			if !slices.Equal(gone.GetRemovedResources(), []string{"n"}) {
+				t.Fatalf("%v, removed %v", names(gone), gone.GetRemovedResources())
+			}
+			again := back(s, c, added, gone)
+			c.take(release.TypeEndpoint, "n")
+			if got := targets(t, c.take(release.TypeRoute, "http")); got["q"] != "" {
+				t.Fatalf("it did not wait: %v", got)
+			}
+			c.silence()
+			c.ack(again)
+			if got := targets(t, c.take(release.TypeRoute, "http")); got["q"] != "n" {
+				t.Fatalf("%v", got)
+			}
+		})
+	}
+}
+
 func TestHoldEnds(t *testing.T) {
 	s := start(t, push.Config{Hold: 200 * time.Millisecond})
 	c := settle(t, s, "one")

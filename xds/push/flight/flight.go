@@ -185,6 +185,20 @@ func (f *Flight) Carries(names map[string]struct{}) map[string]bool {
 	return carried
 }
 
+// Removes are the names whose removal is on its way; nil when there are none.
+func (f *Flight) Removes() map[string]bool {
+	var names map[string]bool
+	for _, b := range f.batches {
+		for _, name := range b.Removed {
+			if names == nil {
+				names = map[string]bool{}
+			}
+			names[name] = true
+		}
+	}
+	return names
+}
+
 // All are the responses on their way, oldest first; they must not be changed.
 func (f *Flight) All() []*Batch { return f.batches }
 

@@ -90,12 +90,18 @@ func (st *Stream) ack(sub *subscription, b *flight.Batch) {
 		sub.trial.Taken()
 		sub.trying = ""
 	}
+	leaving := sub.flight.Removes()
 	for _, one := range b.Resources {
 		st.record.Trust(one)
 		switch sub.URL {
 		case release.TypeCluster:
+			if leaving[one.Name] {
+				break // and if it is back, that is not warm for this
+			}
 			st.warming.End(one.Name)
-			sub.slots.Change(one.Name).Took(one)
+			if sub.slots.Get(one.Name).There() {
+				sub.slots.Change(one.Name).Took(one)
+			}
 		case release.TypeRoute:
 			st.routes.Took(one, time.Now())
 		}
