@@ -7,6 +7,7 @@ import (
 	"math/bits"
 	"net"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -209,6 +210,32 @@ func TestOverdueShows(t *testing.T) {
 	if !slices.ContainsFunc(faults, func(f string) bool { return len(f) > 0 && f[:40] == "one has not answered for its cluster sin" }) {
 		t.Fatalf("%q", faults)
 	}
+}
+
+// TestBlindOverdueShows: also of who reads nothing, so that what it is sent does
+// not even leave, when the server had nothing to look after before.
+func TestBlindOverdueShows(t *testing.T) {
+	t.Parallel()
+	p := newPlane(t, "127.0.0.1:0")
+	var objects []release.Object
+	for i := range 3_000 {
+		objects = append(objects, cluster(fmt.Sprintf("%05d-%s", i, strings.Repeat("x", 100)), 1)...)
+	}
+	p.Publish(made(t, objects))
+	conn, err := grpc.NewClient(p.address, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithInitialWindowSize(64<<10), grpc.WithInitialConnWindowSize(64<<10))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	time.Sleep(1500 * time.Millisecond) // it looks after nothing any more
+	stream, err := discoveryv3.NewAggregatedDiscoveryServiceClient(conn).DeltaAggregatedResources(t.Context())
+	if err == nil {
+		err = stream.Send(&discoveryv3.DeltaDiscoveryRequest{Node: nodeOf("blind"), TypeUrl: release.TypeCluster})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	within(t, 20*time.Second, "overdue", func() bool { return p.sum(t, "tollgate_xds_overdue_answers") >= 1 })
 }
 
 // TestOneThread: a client that reads, then sends, in one thread, with windows as

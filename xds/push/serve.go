@@ -29,6 +29,9 @@ func (s *Server) DeltaAggregatedResources(grpcStream discoveryv3.AggregatedDisco
 		}
 		planned := time.Now()
 		responses := st.Next(planned)
+		if len(responses) > 0 {
+			s.stirred() // before they leave: who does not read is looked after, too
+		}
 		for _, response := range responses {
 			if err := grpcStream.SendMsg(response); err != nil {
 				return err
@@ -36,7 +39,6 @@ func (s *Server) DeltaAggregatedResources(grpcStream discoveryv3.AggregatedDisco
 		}
 		if len(responses) > 0 {
 			st.Handed(planned)
-			s.stirred()
 		}
 	}
 }
@@ -59,10 +61,10 @@ func (s *Server) StreamAggregatedResources(grpcStream discoveryv3.AggregatedDisc
 		case <-st.Wakeup:
 		}
 		for _, response := range w.Next(time.Now()) {
+			s.stirred()
 			if err := grpcStream.Send(response); err != nil {
 				return err
 			}
-			s.stirred()
 		}
 	}
 }
