@@ -68,10 +68,20 @@ func (v *view) strict() bool {
 		}
 		return ""
 	}
-	admin := slices.ContainsFunc(v.Query, func(p [2]string) bool { return p[0] == "mode" && p[1] == "admin" })
-	ruled := slices.ContainsFunc(v.Query, func(p [2]string) bool { return p[0] == "role" && p[1] == "admin" })
+	admin := slices.ContainsFunc(v.Query, func(p [2]string) bool { return folded(p[0]) == "mode" && p[1] == "admin" })
+	ruled := slices.ContainsFunc(v.Query, func(p [2]string) bool { return folded(p[0]) == "role" && p[1] == "admin" })
 	return admin || at(0) == "r" && ruled || v.Mode == "admin" || at(1) == "@me" || at(1) == "things:purge" && len(v.Segments) == 2 || at(1) == "café" ||
 		at(0) == "r" && strings.EqualFold(v.Method, http.MethodDelete)
+}
+
+// folded is the name that one framework or another over these readers has for a
+// parameter: without brackets, what they index, its case, and marks before it.
+func folded(name string) string {
+	name = strings.TrimLeft(strings.ReplaceAll(name, "[]", ""), " !.?[]")
+	if end := strings.IndexAny(name, "[]\x00"); end >= 0 {
+		name = name[:end]
+	}
+	return strings.ToLower(strings.TrimSuffix(name, ".0"))
 }
 
 // probe is one request; lines are further header lines.
@@ -107,6 +117,13 @@ func viewTargets() []string {
 	for i := range len(out) {
 		out = append(out, "/r"+strings.TrimPrefix(out[i], "/p"))
 	}
+	for _, form := range []string{"[%s]", "%%5B%s%%5d", "[%s][]", "[]%s", "%s]", ".%s", "%s.0", "!%s", "?%s", "%s[", "][%s", "[%s]x"} {
+		for _, path := range []string{"/p?", "/r?"} {
+			out = append(out, path+fmt.Sprintf(form, "mode")+"=admin", path+"mode=user&"+fmt.Sprintf(form, "mode")+"=admin")
+		}
+		out = append(out, "/r?"+fmt.Sprintf(form, "role")+"=admin", "/s?"+fmt.Sprintf(form, "role")+"=admin")
+	}
+	out = append(out, "/p?MODE=admin", "/p?m[]ode=admin", "/r?m%5B%5Dode=admin", "/r?r[]ole=admin", "/p?mode=user&Mode=admin", "/p?[other]=admin", "/r?other[mode]=admin")
 	for _, query := range []string{
 		"role=admin", "role=user", "%72ole=admin", "role=%61dmin", "role=user&role=admin", "role=admin&role=user", "role=user&%72ole=admin", "role", "role&role=admin",
 		"role[]=admin", "+role=admin", "role%00=admin", "role%5b0%5d=admin", "Role=admin", "role==admin", "role=admin&" + strings.Repeat("a&", 127),
@@ -163,7 +180,7 @@ func viewRequests() []probe {
 
 // mutant is one of the targets with a few bytes of it changed.
 func mutant(r *rand.Rand, targets []string) string {
-	pieces := []string{"%", "%6d", "%6D", "mode", "=", "admin", "role", "&", ";", "+", "?", "/", ".", "..", "//", "@me", ":", "%40", "%3A", "%c3", "%A9", "%00", "%2e", "%2F", "%25", "[", "]", "\\", "#", "a", "%e0", "%80", "%ff", "%20", "%5f"}
+	pieces := []string{"%", "%6d", "%6D", "mode", "=", "admin", "role", "&", ";", "+", "?", "/", ".", "..", "//", "@me", ":", "%40", "%3A", "%c3", "%A9", "%00", "%2e", "%2F", "%25", "[", "]", "\\", "#", "a", "%e0", "%80", "%ff", "%20", "%5f", "[]", "%5B", "%5d", "Mode", "[mode]", "!", "role]"}
 	target := targets[r.IntN(len(targets))]
 	if len(target) > 300 {
 		target = "/p?mode=user"

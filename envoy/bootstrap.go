@@ -63,7 +63,7 @@ func (b Bootstrap) JSON() ([]byte, error) {
 		LayeredRuntime: &bootstrapv3.LayeredRuntime{Layers: []*bootstrapv3.RuntimeLayer{
 			{Name: "base", LayerSpecifier: &bootstrapv3.RuntimeLayer_StaticLayer{StaticLayer: &structpb.Struct{
 				Fields: map[string]*structpb.Value{
-					"re2.max_program_size.error_level": structpb.NewNumberValue(5000),
+					"re2.max_program_size.error_level": structpb.NewNumberValue(10000),
 					// One request of a connection in each turn of a worker, so that a client
 					// with a hundred streams makes nobody else wait (Envoy's answer to rapid resets).
 					"http.max_requests_per_io_cycle": structpb.NewNumberValue(1),

@@ -40,12 +40,10 @@ func named(h *authv3.AttributeContext_HttpRequest, target *oneview.Target, looks
 		for _, p := range target.Parameters {
 			problem := ""
 			switch {
-			case looks.AllQuery && oneview.Folded(p.Name):
+			case oneview.Ragged(p.Name), looks.AllQuery && oneview.Folded(p.Name), aliased(p.Name, looks.Query):
 				problem = otherName
 			case looks.AllQuery || slices.Contains(looks.Query, p.Name):
 				problem = add(query, p.Name, p.Value)
-			case slices.ContainsFunc(looks.Query, func(name string) bool { return oneview.Alias(p.Name, name) }):
-				problem = otherName
 			}
 			if problem != "" {
 				fault = "a query parameter " + problem
@@ -53,6 +51,11 @@ func named(h *authv3.AttributeContext_HttpRequest, target *oneview.Target, looks
 		}
 	}
 	return headers, query, fault
+}
+
+// aliased reports whether a name is none of those, but some take it for one.
+func aliased(name string, of []string) bool {
+	return !slices.Contains(of, name) && slices.ContainsFunc(of, func(other string) bool { return oneview.Alias(name, other) })
 }
 
 func add(to map[string]string, name, value string) (problem string) {

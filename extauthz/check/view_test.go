@@ -23,6 +23,8 @@ func TestOneView(t *testing.T) {
 		user   = `"user_id" in request.query && request.query["user_id"] == "1"`
 		header = `"x-mode" in request.headers && request.headers["x-mode"] == "admin"`
 		any    = `request.query.exists(k, request.query[k] == "admin")`
+		both   = mode + ` || ` + any
+		role   = `"f[role]" in request.query && request.query["f[role]"] == "admin"`
 		prefix = `request.path.startsWith("/cel/a:b")`
 		parts  = `size(request.segments) == 2 && request.segments[1] == "a b"`
 		accent = `request.path == "/caf%C3%A9"`
@@ -44,7 +46,26 @@ func TestOneView(t *testing.T) {
 		{mode, "/x?mode%5B0%5D=admin", nil, 400},
 		{mode, "/x?+mode=admin", nil, 400},
 		{mode, "/x?mode=user&mode%00x=admin", nil, 400},
-		{mode, "/x?other[]=1&other[]=2&a.b=c&[mode]=1", nil, 200},
+		{mode, "/x?other[]=1&other[]=2&a.b=c&[other]=1&modes=1", nil, 200},
+		{mode, "/x?[mode]=admin", nil, 400}, // qs
+		{mode, "/x?%5bmode%5D=admin", nil, 400},
+		{mode, "/x?[mode][]=admin", nil, 400},
+		{mode, "/x?mode=user&[mode]=admin", nil, 400},
+		{mode, "/x?mode]=admin", nil, 400}, // Rack 2
+		{mode, "/x?.mode=admin", nil, 400},
+		{mode, "/x?mode.0=admin", nil, 400},
+		{mode, "/x?m[]ode=admin", nil, 400}, // Fiber
+		{mode, "/x?!mode=admin", nil, 400},  // Spring
+		{mode, "/x?Mode=admin", nil, 400},   // ASP.NET
+		{mode, "/x?mode=user&MODE=admin", nil, 400},
+		{mode, "/x??mode=admin", nil, 400}, // URLSearchParams
+		{role, "/x?f[role]=admin", nil, 403},
+		{role, "/x?f[role]=user&f[name]=ann", nil, 200},
+		{role, "/x?[f][role]=admin", nil, 400},
+		{role, "/x?f.role=admin", nil, 400},
+		{role, "/x?f[role]x=admin", nil, 400},
+		{role, "/x?f[role][]=admin", nil, 400},
+		{role, "/x?f['role']=admin", nil, 400},
 		{user, "/x?user.id=1", nil, 400},
 		{user, "/x?user+id=1", nil, 400},
 		{user, "/x?user[id=1", nil, 400},
@@ -67,6 +88,12 @@ func TestOneView(t *testing.T) {
 		{any, "/x?a=1&a=2", nil, 400},
 		{any, "/x?a.b=1", nil, 400},
 		{any, "/x?a[]=1", nil, 400},
+		{any, "/x?[a]=1", nil, 400},
+		{any, "/x?a]=1", nil, 400},
+		{any, "/x?!a=1", nil, 400},
+		{any, "/x?userId=1", nil, 200},
+		{both, "/x?userId=1", nil, 200},
+		{both, "/x?Mode=user", nil, 400}, // one name is known
 		{prefix, "/cel/a:b", nil, 403},
 		{prefix, "/cel/a%3Ab", nil, 400},
 		{prefix, "/cel/a%3ab", nil, 400},

@@ -1,6 +1,7 @@
 package oneview_test
 
 import (
+	"net/url"
 	"regexp"
 	"slices"
 	"strings"
@@ -28,6 +29,11 @@ func FuzzSpelling(f *testing.F) {
 		{"m", "1", "m%00x=1"},
 		{"m_x", "1", "m[x=1"},
 		{"m_x", "1", "m%5bx&m[x]=1"},
+		{"mode", "1", "[mode]=1&%5bMODE%5d"},
+		{"f[a_b]", "1", "[f].a+b=1&f%5B'a_b'%5D[]"},
+		{"k", "", "%e2%84%aa.0"},
+		{"_a", "", ".a&!%3f_a]"},
+		{"mode", "", "m[]ode&m%5b%5Dode&a[b].c"},
 		{"", "", "="},
 		{"&", "&", "%26=%26"},
 	} {
@@ -63,6 +69,10 @@ func FuzzSpelling(f *testing.F) {
 		if !strings.ContainsAny(name, "&=") && whole(oneview.PlainPattern(name)).MatchString(target) != plain {
 			t.Errorf("%q: %q is plain: %v", target, name, !plain)
 		}
+		ragged := slices.ContainsFunc(got.Parameters, func(p oneview.Parameter) bool { return oneview.Ragged(p.Name) })
+		if whole(oneview.RaggedPattern).MatchString(target) != ragged {
+			t.Errorf("%q: ragged: %v", target, ragged)
+		}
 		if has && !whole(oneview.AliasPattern(name)).MatchString(target) {
 			t.Errorf("%q: %q is no alias of itself", target, name)
 		}
@@ -94,12 +104,59 @@ func TestAliases(t *testing.T) {
 			t.Errorf("%s: the second m_x: %v", query, got)
 		}
 	}
+	for _, name := range []string{"mode", "user_id", "a.b", "f[role]", "f[a][b_c]", "ké s"} {
+		for query, want := range spellings(name) {
+			if got := whole(oneview.AliasPattern(name)).MatchString("/a?"+query) || whole(oneview.RaggedPattern).MatchString("/a?"+query); got != want {
+				t.Errorf("%s: the pattern takes it for %s: %v", query, name, got)
+			}
+			target, err := oneview.Parse("/a?" + query)
+			if err != nil {
+				t.Fatalf("%s: %v", query, err)
+			}
+			if got := target.Parameters[0].Name; (oneview.Alias(got, name) || oneview.Ragged(got)) != want {
+				t.Errorf("%q: read as %s: %v", got, name, !want)
+			}
+		}
+	}
 	if whole(oneview.TwicePattern("f[a]")).MatchString("/a?f[a]=1&f[b]=2") {
 		t.Error("f[b] is no alias of f[a]")
 	}
-	for name, want := range map[string]bool{"m_x": false, "a-b": false, "é": false, "m.x": true, "m[]": true, "m[": true, " m": true, "m x": true, "m\x00": true} {
+	for name, want := range map[string]bool{"m_x": false, "a-b": false, "é": false, "m.x": true, "m[]": true, "m[": true, "[m]": true, "m]": true, "!m": true, "?m": true, "userId": false, " m": true, "m x": true, "m\x00": true} {
 		if oneview.Folded(name) != want {
 			t.Errorf("%q: folded %v", name, !want)
 		}
 	}
+}
+
+// spellings are queries of one parameter, and whether some decoder may take it
+// for one of that name.
+func spellings(name string) map[string]bool {
+	escaped, upper := url.QueryEscape(name), url.QueryEscape(strings.ToUpper(name))
+	if name == "ké s" {
+		name = escaped
+	}
+	last := name[len(name)-1:]
+	out := map[string]bool{
+		name: true, escaped: true, "+" + name: true, "[" + name + "]": true, "[" + escaped + "][]": true, "%5B" + escaped + "%5d": true, "[]" + name: true, "][" + name: true, name + "]": true, name + "%5D": true,
+		"." + name: true, name + ".0": true, "%2e" + name + "%2E%31": true, "!" + name: true, "?" + name: true, name + "[]": true, name + "[0]": true, name + "%00": true, name + "[x]y": true,
+		upper: true, strings.ToUpper(name[:1]) + name[1:]: true, "[" + upper + "]": true,
+		"x" + name: false, "x." + name: false, "x[" + name + "]": false, "-" + name: false, name + "-": last == "]", name + "x": last == "]", name + "." + name: last == "]", "$" + name: false,
+	}
+	if head, index, nested := strings.Cut(name, "["); nested {
+		index = "[" + index
+		out["["+head+"]"+index] = true
+		out[head+strings.NewReplacer("[", "['", "]", "']").Replace(index)] = true
+		out[strings.NewReplacer("][", ".", "[", ".", "]", "").Replace(name)] = true
+		out[head+"[x]"] = false
+		out[head] = false
+		out[head+strings.TrimSuffix(index, "]")+"x]"] = false
+	}
+	if head, rest, line := strings.Cut(name, "_"); line && !strings.Contains(name, "[") {
+		out[head+"."+rest], out[head+"+"+rest], out[head+"["+rest] = true, true, true
+		out[head+"["+rest+"]"], out[head+rest], out[head+"-"+rest] = false, false, false
+	}
+	if before, after := name[:1], name[1:]; len(name) > 3 {
+		out[before+"[]"+after], out[before+"%5b%5D"+after] = true, true // ragged
+	}
+	return out
 }

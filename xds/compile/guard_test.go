@@ -209,6 +209,25 @@ func TestConditionsAreBoundaries(t *testing.T) {
 		{"/x?admin[]=1", nil, 400},
 		{"/x?admin%5B%5D=1", nil, 400},
 		{"/x?admin%00=1", nil, 400},
+		{"/x?[admin]=1", nil, 400}, // qs
+		{"/x?%5Badmin%5D=1", nil, 400},
+		{"/x?[admin][]=1", nil, 400},
+		{"/x?admin=0&[admin]=1", nil, 400},
+		{"/x?admin]=1", nil, 400}, // Rack 2
+		{"/x?.admin=1", nil, 400},
+		{"/x?admin.0=1", nil, 400},
+		{"/x?!admin=1", nil, 400},  // Spring
+		{"/x?Admin=1", nil, 400},   // ASP.NET
+		{"/x??admin=1", nil, 400},  // URLSearchParams
+		{"/x?a[]dmin=1", nil, 400}, // Fiber
+		{"/x?admin=0&%41dmin=1", nil, 400},
+		{"/x?administrator=1&[other]=1&admin.x=1&other[]=1&a.b[c].d=1&a[b]=c]d", nil, 200},
+		{"/x?[filter][role]=root", nil, 400},
+		{"/x?filter.role=root", nil, 400},
+		{"/x?filter[role]x=root", nil, 400},
+		{"/x?filter[role][]=root", nil, 400},
+		{"/x?filter['role']=root", nil, 400},
+		{"/x?filter[roles]=root&filters[role]=root", nil, 200},
 		{"/x?filter[role]=ro+ot1", nil, 401},
 		{"/x?filter%5Brole%5D=ro%20ot", nil, 401},
 		{"/x?filter%5Brole%5D=root&filter%5Bname%5D=a", nil, 200},
@@ -261,5 +280,19 @@ func TestConditionsAreBoundaries(t *testing.T) {
 			t.Errorf("%s %v: ext_authz was asked: %v", test.target, test.headers, asked)
 		}
 		s.mu.Unlock()
+	}
+}
+
+// TestLongNames: Envoy takes the guards of the longest names that a condition
+// may have, of the characters that have most spellings.
+func TestLongNames(t *testing.T) {
+	long := strings.Repeat("k_", 32)
+	e := behave(t, strings.Replace(conditioned, "routes:\n", `routes:
+  - {name: long, match: {path: {prefix: /x}, query: {`+long+`: "1", "`+strings.Repeat("f[s]", 16)+`": "1"}}, auth: api_key, upstream: a}
+`, 1), map[string]string{"BACKEND": backend(t, "a")}, "127.0.0.1:1", "127.0.0.1:1")
+	for target, want := range map[string]int{"/x?" + long[1:] + "=1": 200, "/x?" + strings.ToUpper(long) + "=1": 400, "/x?" + long + "&" + long: 400} {
+		if a := e.do("GET", target, nil); a.status != want {
+			t.Errorf("%s: %d, want %d: %s", target, a.status, want, a.body)
+		}
 	}
 }

@@ -96,6 +96,9 @@ func (h *Host) policies() map[string]*rbacconfigv3.Permission {
 		// Somebody takes it for the name, yet it is not.
 		out["guard-query-"+shown+"-alias"] = both(when(":path", oneview.AliasPattern(name)), unless(":path", oneview.HasPattern(name)))
 	}
+	if len(h.query) > 0 {
+		out["guard-query-brackets"] = when(":path", oneview.RaggedPattern)
+	}
 	for i, name := range distinct(h.patterns) {
 		// A regular expression is shown the value as it is written, so it must be
 		// written as it is.

@@ -31,7 +31,7 @@ func Bootstrap(objects []release.Object) (*bootstrapv3.Bootstrap, error) {
 		StaticResources: &bootstrapv3.Bootstrap_StaticResources{},
 		// As the bootstrap of package envoy has it: a guard's expression is large.
 		LayeredRuntime: &bootstrapv3.LayeredRuntime{Layers: []*bootstrapv3.RuntimeLayer{{Name: "base", LayerSpecifier: &bootstrapv3.RuntimeLayer_StaticLayer{
-			StaticLayer: field.Struct(map[string]any{"re2.max_program_size.error_level": 1000}),
+			StaticLayer: field.Struct(map[string]any{"re2.max_program_size.error_level": 10000}),
 		}}}},
 	}
 	routes, endpoints := tables{}, map[string]*endpointv3.ClusterLoadAssignment{}
