@@ -1,5 +1,5 @@
-// Package oneview is the one reading of a request's method, host, path and query
-// that Envoy, the authorization server and every upstream share.
+// Package oneview is the one reading of a request's method, host, path, query and
+// cookies that Envoy, the authorization server and every upstream share.
 // Invariant: what Parse accepts is exactly what TargetPattern matches, and a
 // decoder that knows RFC 3986 (and form decoding in the query) makes the same
 // segments and parameters of it, so that no other spelling of a path walks

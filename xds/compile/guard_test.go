@@ -173,6 +173,7 @@ routes:
   - {name: debug, match: {path: {prefix: /x}, query: {debug: {present: true}}}, auth: api_key, upstream: a}
   - {name: header, match: {path: {prefix: /x}, headers: {x-mode: admin}}, auth: api_key, upstream: a}
   - {name: cookie, match: {path: {prefix: /x}, cookies: {mode: admin}}, auth: api_key, upstream: a}
+  - {name: folded, match: {path: {prefix: /x}, cookies: {m_x: admin}}, auth: api_key, upstream: a}
   - {name: lax, match: {path: {prefix: /x}}, auth: public, upstream: a}
   - {name: other, match: {hosts: [other.test], path: {prefix: /y}}, auth: public, upstream: a}
   - {name: not, match: {path: {prefix: /not}, query: {lax: {present: false}}}, auth: api_key, upstream: a}
@@ -262,6 +263,19 @@ func TestConditionsAreBoundaries(t *testing.T) {
 		{"/x", []string{"cookie", "mode=admin;mode=user"}, 400},
 		{"/x", []string{"cookie", "a=1", "cookie", "mode=admin"}, 400},
 		{"/x", []string{"cookie", "a=1; xmode=admin"}, 200},
+		{"/x", []string{"cookie", "m_x=admin"}, 401},
+		{"/x", []string{"cookie", "m_x=user; mode=user"}, 200},
+		{"/x", []string{"cookie", "m.x=admin"}, 400}, // PHP
+		{"/x", []string{"cookie", "m x=admin"}, 400},
+		{"/x", []string{"cookie", "m[x=admin"}, 400},
+		{"/x", []string{"cookie", "m_x[]=admin"}, 400},
+		{"/x", []string{"cookie", "m%5Fx=admin"}, 400},
+		{"/x", []string{"cookie", "m_x=user; m.x=admin"}, 400},
+		{"/x", []string{"cookie", "a=1,m_x=admin"}, 400},
+		{"/x", []string{"cookie", "a=1 m_x=admin"}, 400}, // http.cookies
+		{"/x", []string{"cookie", "M_X=admin"}, 400},     // ASP.NET
+		{"/x", []string{"cookie", "a=1; m_x"}, 400},
+		{"/x", []string{"cookie", "m-x=admin; a=m_x; m[x]=1; mm_x=1; b=dark m_x; c"}, 200},
 		// Where nobody looks, nothing is refused.
 		{"/y?admin=1&admin=0", []string{"host", "other.test"}, 400}, // the routes of every host are this one's too
 	} {
@@ -288,11 +302,14 @@ func TestConditionsAreBoundaries(t *testing.T) {
 func TestLongNames(t *testing.T) {
 	long := strings.Repeat("k_", 32)
 	e := behave(t, strings.Replace(conditioned, "routes:\n", `routes:
-  - {name: long, match: {path: {prefix: /x}, query: {`+long+`: "1", "`+strings.Repeat("f[s]", 16)+`": "1"}}, auth: api_key, upstream: a}
+  - {name: long, match: {path: {prefix: /x}, query: {`+long+`: "1", "`+strings.Repeat("f[s]", 16)+`": "1"}, cookies: {`+long+long+`: "1"}}, auth: api_key, upstream: a}
 `, 1), map[string]string{"BACKEND": backend(t, "a")}, "127.0.0.1:1", "127.0.0.1:1")
 	for target, want := range map[string]int{"/x?" + long[1:] + "=1": 200, "/x?" + strings.ToUpper(long) + "=1": 400, "/x?" + long + "&" + long: 400} {
 		if a := e.do("GET", target, nil); a.status != want {
 			t.Errorf("%s: %d, want %d: %s", target, a.status, want, a.body)
 		}
+	}
+	if a := e.do("GET", "/x", nil, "cookie", strings.ReplaceAll(long+long, "_", ".")+"=1"); a.status != 400 {
+		t.Errorf("a cookie: %d: %s", a.status, a.body)
 	}
 }

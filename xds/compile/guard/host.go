@@ -105,10 +105,11 @@ func (h *Host) policies() map[string]*rbacconfigv3.Permission {
 		out["guard-query-"+shown(name, i)+"-escaped"] = both(when(":path", oneview.HasPattern(name)), unless(":path", oneview.PlainPattern(name)))
 	}
 	for i, name := range distinct(h.cookies) {
-		one := `\s*` + regexp.QuoteMeta(name) + `\s*=`
+		shown := shown(name, i)
+		out["guard-cookie-"+shown+"-twice"] = when("cookie", oneview.CookieTwicePattern(name))
+		out["guard-cookie-"+shown+"-alias"] = both(when("cookie", oneview.CookieAliasPattern(name)), unless("cookie", oneview.CookiePattern(name)))
 		// What parsers of cookies trim, unescape or unquote, our condition does not.
-		out["guard-cookie-"+shown(name, i)+"-alias"] = when("cookie", `(?:.*[;,])?\s*`+regexp.QuoteMeta(name)+`(?:\s+=.*|=\s+[^;,\s].*|=[^;,]*[%\\].*)`)
-		out["guard-cookie-"+shown(name, i)+"-twice"] = when("cookie", `(?:.*[;,])?`+one+`.*[;,]`+one+`.*`)
+		out["guard-cookie-"+shown+"-escaped"] = when("cookie", `(?:.*[;,])?\s*`+regexp.QuoteMeta(name)+`(?:\s+=.*|=\s+[^;,\s].*|=[^;,]*[%\\].*)`)
 	}
 	return out
 }
