@@ -16,9 +16,10 @@ func TestIssuerWithoutTenants(t *testing.T) {
 		warned          bool
 	}{
 		"nothing said":             {"", "", true},
-		"tenants, no claim":        {"", "tenants: [{name: acme}]\n", true},
+		"tenants, no claim":        {"", "tenants: [{name: acme}]\n", false}, // the claim may well be called tenant
 		"a claim, no tenants":      {", claims: {tenant: org}", "", true},
-		"another claim, tenants":   {", claims: {user: sub}", "tenants: [{name: acme}]\n", true},
+		"another claim, tenants":   {", claims: {user: sub}", "tenants: [{name: acme}]\n", false},
+		"another claim alone":      {", claims: {user: sub}", "", true},
 		"a claim and tenants":      {", claims: {tenant: org}", "tenants: [{name: acme}]\n", false},
 		"a path to one, tenants":   {", claims: {tenant: [a, org]}", "tenants: [{name: acme}]\n", false},
 		"everybody":                {"", "tenants: [{name: \"*\"}]\n", false},

@@ -2,6 +2,7 @@ package check
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -108,17 +109,11 @@ func (c *Checker) Files(files []*syntax.File) {
 	c.strangers(files)
 }
 
-// strangers warns of issuers none of whose callers may be of a known tenant:
-// an identity provider for people seldom says a tenant.
+// strangers warns of issuers all of whose callers are refused, because the file
+// has no tenants: the first hour of who brings an identity provider for people.
 func (c *Checker) strangers(files []*syntax.File) {
-	tenants := 0
-	for _, f := range files {
-		for _, t := range f.Tenants {
-			if t.Name.V == "*" {
-				return
-			}
-			tenants++
-		}
+	if slices.ContainsFunc(files, func(f *syntax.File) bool { return len(f.Tenants) > 0 }) {
+		return
 	}
 	for _, f := range files {
 		if f.Identity == nil {
@@ -126,12 +121,8 @@ func (c *Checker) strangers(files []*syntax.File) {
 		}
 		for i := range f.Identity.Issuers {
 			s := &f.Identity.Issuers[i]
-			named := s.Claims != nil && len(s.Claims.Tenant.Items) > 0
-			if named && tenants > 0 {
-				continue
-			}
 			c.warn(s.Pos, element("identity.issuers", s.Name, i),
-				"a token whose tenant is not in the file is refused (403 unknown_tenant): write `claims: {tenant: CLAIM}` and the tenants that it names, or `tenants: [{name: \"*\"}]` to take every caller")
+				"a token whose tenant is not in the file is refused (403 unknown_tenant), and the file names no tenants: write those that its tokens name (by claims: {tenant: CLAIM}, unless the claim is called tenant), or `tenants: [{name: \"*\"}]` to take every caller")
 		}
 	}
 }
