@@ -83,7 +83,7 @@ type Pipeline struct {
 	reading  *files.Reading // the last; nil: the files could not be read
 	compiler *compile.Compiler
 	lane     endpoint.Lane
-	said     []string // warnings of the compiler, already logged
+	said     []string // notes of the compiler, already counted in the log
 	release  *release.Release
 	known    endpoint.Instances // that the release was made with
 
@@ -366,8 +366,8 @@ func (p *Pipeline) publish(gateway *config.Gateway, revision string) (map[string
 	known := endpoint.Instances(p.cfg.Instances.Snapshot())
 	objects = append(objects, p.lane.Objects(gateway.Upstreams, known)...)
 	if !slices.Equal(warnings, p.said) { // most edits say nothing new
-		for _, w := range warnings {
-			p.cfg.Log.Info("gateway file", "err", w)
+		if len(warnings) > 0 {
+			p.cfg.Log.Info("the gateway file is valid, with notes that `tollgate validate` lists", "notes", len(warnings))
 		}
 		p.said = warnings
 	}

@@ -1,6 +1,7 @@
 package xds_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -57,6 +58,7 @@ type bench struct {
 	out       *published
 	instances nobody
 	metrics   *prometheus.Registry
+	log       slog.Handler // nil: none
 	pipeline  *xds.Pipeline
 }
 
@@ -100,9 +102,13 @@ func (b *bench) start(strict bool, paths ...string) error {
 		b.Fatal(err)
 	}
 	b.out, b.instances, b.metrics = &published{}, nobody{make(chan struct{})}, prometheus.NewRegistry()
+	log := b.log
+	if log == nil {
+		log = slog.DiscardHandler
+	}
 	b.pipeline, err = xds.NewPipeline(xds.PipelineConfig{
 		Source: set, LastGood: store.NewLastGood(b.data, set.Dir(), set.Paths()), StrictStart: strict, Publisher: b.out, Instances: b.instances,
-		Metrics: b.metrics, Log: slog.New(slog.DiscardHandler),
+		Metrics: b.metrics, Log: slog.New(log),
 	})
 	return err
 }
@@ -345,6 +351,21 @@ func TestADiskThatTakesNothing(t *testing.T) {
 	}
 	b.write("c-users.yaml", strings.ReplaceAll(users, "/users", "/people"))
 	b.until("kept", func() bool { return len(b.pipeline.Faults()) == 0 })
+}
+
+// TestNotesAreOneLine: what the reference rate-limit server cannot count is for
+// `tollgate validate`; the log of a start says that there is something.
+func TestNotesAreOneLine(t *testing.T) {
+	b := newBench(t)
+	b.write("d-limits.yaml", "version: 1\nrate_limit: [{limit: 1, per: week}, {limit: 1, per: month}, {limit: 1, per: second, algorithm: gcra}]\n")
+	var log bytes.Buffer
+	b.log = slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelInfo})
+	if err := b.start(false); err != nil {
+		t.Fatal(err)
+	}
+	if said := log.String(); strings.Count(said, "\n") != 1 || !strings.Contains(said, "`tollgate validate`") || !strings.Contains(said, "notes=3") || strings.Contains(said, "err=") {
+		t.Errorf("the log says\n%s", said)
+	}
 }
 
 // TestNothingChangedIsNothingDone: a touched file, a key store, a file that
