@@ -81,7 +81,10 @@ func TestExitCodesAndWords(t *testing.T) {
 		{"an argument too few", []string{"validate"}, exitUsage, []string{"requires at least 1 arg"}},
 		{"a good file", []string{"validate", valid}, exitDone, nil},
 		{"a bad file", []string{"validate", bad}, exitFailed, []string{bad + `:6:`, `routes[orders].upstream: no upstream is named "order"; did you mean "orders"?`}},
-		{"a file that is not there", []string{"validate", "/none/such.yaml"}, exitFailed, []string{"-f /none/such.yaml", "no such file"}},
+		{"a file that is not there", []string{"validate", "/none/such.yaml"}, exitFailed, []string{"/none/such.yaml: no such file or directory: name a gateway file"}},
+		{"run of a file without its flag", []string{"run", "gateway.yaml"}, exitUsage, []string{"tollgate run -f gateway.yaml"}},
+		{"xds of a file without its flag", []string{"xds", "gateway.yaml"}, exitUsage, []string{"tollgate xds -f gateway.yaml"}},
+		{"a key for nobody", []string{"keys", "create", "-f", valid}, exitUsage, []string{"needs --tenant NAME", "acme"}},
 		{"a warning", []string{"validate", warns}, exitDone, []string{"warning: ", "auth.permissions"}},
 		{"a bad key file", []string{"validate", keyed}, exitFailed, []string{filepath.Join(filepath.Dir(keyed), "keys.yaml") + `:2:6: unknown key "tenat"; did you mean "tenant"?`}},
 		{"a strict warning", []string{"validate", "--strict", warns}, exitFailed, []string{"warning: ", "--strict"}},
@@ -138,6 +141,9 @@ func TestExitCodesAndWords(t *testing.T) {
 			code, _, stderr := tollgate(t, test.args...)
 			if code != test.code {
 				t.Errorf("exit %d, want %d\n%s", code, test.code, stderr)
+			}
+			if test.args[0] == "validate" && strings.Contains(stderr, "-f ") {
+				t.Errorf("validate has no -f, but says\n%s", stderr)
 			}
 			for _, word := range test.says {
 				if !strings.Contains(stderr, word) {
@@ -220,6 +226,19 @@ func TestFolderWithItsKeyStore(t *testing.T) {
 func TestLimitsThatTheReferenceCannotCount(t *testing.T) {
 	code, _, stderr := tollgate(t, "validate", "--strict", "../../configs/examples/limits.yaml")
 	if code != exitDone || !strings.Contains(stderr, "note: limit plan/pro/2: left out of the reference rate-limit server's config") {
+		t.Errorf("exit %d\n%s", code, stderr)
+	}
+}
+
+// TestKeysSayNothingOfTheFile: its warnings are for `validate`.
+func TestKeysSayNothingOfTheFile(t *testing.T) {
+	text := strings.Replace(strings.Replace(good, "tenants: [{name: acme}]\n", "", 1), "identity: {",
+		"identity: {issuers: [{name: idp, issuer: https://a.example, audiences: [api], jwks: {url: https://a.example/jwks}}], ", 1)
+	gateway := file(t, "gateway.yaml", text)
+	if code, _, stderr := tollgate(t, "validate", gateway); code != exitDone || !strings.Contains(stderr, "warning: ") {
+		t.Fatalf("exit %d, want a warning\n%s", code, stderr)
+	}
+	if code, _, stderr := tollgate(t, "keys", "list", "-f", gateway); code != exitDone || stderr != "" {
 		t.Errorf("exit %d\n%s", code, stderr)
 	}
 }

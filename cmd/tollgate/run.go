@@ -32,7 +32,7 @@ const readyWithin = 30 * time.Second
 
 func runVerb() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "run", Short: "Everything on this machine: control plane, ext_authz, rate limit and a supervised Envoy", Args: cobra.NoArgs,
+		Use: "run", Short: "Everything on this machine: control plane, ext_authz, rate limit and a supervised Envoy", Args: verb.FileByFlag,
 		Example: "  tollgate run -f configs/gateway.yaml --demo                  # to try it: two demo services, a key, curl lines\n" +
 			"  tollgate run -f gateway.yaml --redis-url redis://redis:6379  # to serve: the key file that the gateway file names, counters in Redis",
 		RunE: verb.Do(runAll),

@@ -22,7 +22,7 @@ import (
 
 func xdsVerb() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "xds", Short: "The control plane alone: the gateway file to every proxy over xDS", Args: cobra.NoArgs,
+		Use: "xds", Short: "The control plane alone: the gateway file to every proxy over xDS", Args: verb.FileByFlag,
 		RunE: verb.Do(runXDS),
 	}
 	f := cmd.Flags()

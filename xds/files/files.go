@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -77,7 +78,7 @@ func (s *Set) Read() (*Reading, error) {
 		file, err := s.content(name.path, l.stamps[i])
 		switch {
 		case err != nil && len(l.names) == 1:
-			return nil, fmt.Errorf("-f %s: %w", name.path, err)
+			return nil, unreadable(name.path, err)
 		case err != nil:
 			r.Names = append(r.Names, name.path)
 			r.Unread = append(r.Unread, Unread{name.path, err})
@@ -120,6 +121,15 @@ func (s *Set) Parse() (*config.Gateway, []config.Fault, error) {
 	return language.Parse(r.Sources, r.Resolve)
 }
 
+// unreadable is the error of a path, which it names once.
+func unreadable(path string, err error) error {
+	var fault *fs.PathError
+	if errors.As(err, &fault) {
+		err = fault.Err
+	}
+	return fmt.Errorf("%s: %w: name a gateway file, or a folder of them", path, err)
+}
+
 // name is one file of the set.
 type name struct {
 	path  string
@@ -131,7 +141,7 @@ func (s *Set) names() ([]name, error) {
 	for _, path := range s.paths {
 		info, err := os.Stat(path)
 		if err != nil && len(s.paths) == 1 {
-			return nil, fmt.Errorf("-f %s: %w", path, err)
+			return nil, unreadable(path, err)
 		}
 		if err != nil || !info.IsDir() {
 			names = append(names, name{path: path})
@@ -139,10 +149,10 @@ func (s *Set) names() ([]name, error) {
 		}
 		found, err := filepath.Glob(filepath.Join(path, "*.yaml"))
 		if err != nil {
-			return nil, fmt.Errorf("-f %s: %w", path, err)
+			return nil, unreadable(path, err)
 		}
 		if len(found) == 0 {
-			return nil, fmt.Errorf("-f %s: the folder has no *.yaml", path)
+			return nil, fmt.Errorf("%s: the folder has no *.yaml", path)
 		}
 		slices.Sort(found)
 		for _, one := range found {

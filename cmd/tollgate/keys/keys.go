@@ -102,6 +102,9 @@ func create(cmd *cobra.Command, _ []string) error {
 	if err != nil {
 		return err
 	}
+	if spec.Tenant == "" {
+		return settings.Usagef("`%s` needs --tenant NAME, whom the key speaks for%s", cmd.CommandPath(), at.choice())
+	}
 	if err := at.admits(spec.Tenant); err != nil {
 		return err
 	}
@@ -258,6 +261,14 @@ func open(s settings.Settings) (store, error) {
 		}
 	}
 	return out, nil
+}
+
+// choice names the tenants that a key may speak for, as far as they are known.
+func (at *store) choice() string {
+	if len(at.tenants) == 0 {
+		return ""
+	}
+	return "; the gateway file has " + strings.Join(at.tenants, ", ")
 }
 
 // admits refuses what the gateway would refuse: a tenant it does not know.

@@ -36,6 +36,14 @@ func Do(do func(cmd *cobra.Command, args []string) error) func(*cobra.Command, [
 	}
 }
 
+// FileByFlag refuses arguments: a gateway file is named with -f.
+func FileByFlag(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	return settings.Usagef("`%s` takes no %q: name the gateway file with a flag: %s -f %s", cmd.CommandPath(), args[0], cmd.CommandPath(), args[0])
+}
+
 // Printable escapes what would move a terminal's cursor or add a row.
 func Printable(text string) string {
 	if strings.IndexFunc(text, func(r rune) bool { return !strconv.IsPrint(r) }) < 0 {
