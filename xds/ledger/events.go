@@ -26,14 +26,19 @@ type Event struct {
 	Why       string        `json:"why,omitempty"`     // the client's words, cut and redacted
 }
 
-// ring is the newest events of one stream.
+// ring is the newest events of one stream. It grows as it fills: most streams are
+// short, or have little to tell.
 type ring struct {
-	events [kept]Event
+	events []Event
 	n      int // that there ever were
 }
 
 func (r *ring) add(e Event) {
-	r.events[r.n%kept] = e
+	if len(r.events) < kept {
+		r.events = append(r.events, e)
+	} else {
+		r.events[r.n%kept] = e
+	}
 	r.n++
 }
 

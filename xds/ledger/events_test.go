@@ -2,6 +2,7 @@ package ledger_test
 
 import (
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -9,6 +10,24 @@ import (
 	"tollgate/xds/ledger"
 	"tollgate/xds/release"
 )
+
+// TestFewEventsCostLittle: a stream of which little is known holds little.
+func TestFewEventsCostLittle(t *testing.T) {
+	l := ledger.New(time.Now)
+	var before, after runtime.MemStats
+	const streams = 1_000
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	for i := range streams {
+		l.Open(fmt.Sprint(i), "").Note(ledger.Event{What: ledger.Sent})
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	if each := (int64(after.HeapAlloc) - int64(before.HeapAlloc)) / streams; each > 2_000 {
+		t.Errorf("%d bytes a stream", each)
+	}
+	runtime.KeepAlive(l)
+}
 
 // TestEvents: the last 64 of each stream are kept, in order, and nothing in them
 // is a secret or moves a cursor.
