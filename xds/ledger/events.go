@@ -7,7 +7,7 @@ const kept = 64
 
 // What happened.
 const (
-	Sent    = "sent"    // a response left
+	Sent    = "sent"    // a response is handed to the connection
 	Taken   = "taken"   // the client took one
 	Denied  = "refused" // the client refused one
 	Dropped = "dropped" // nothing was heard of one for too long, or it was passed over

@@ -236,6 +236,9 @@ func TestBlindOverdueShows(t *testing.T) {
 		t.Fatal(err)
 	}
 	within(t, 20*time.Second, "overdue", func() bool { return p.sum(t, "tollgate_xds_overdue_answers") >= 1 })
+	if events := p.book.Events("blind"); len(events) == 0 || len(events) > 10 { // of 65 responses, what a window and a buffer hold
+		t.Errorf("%d events: %+v", len(events), events)
+	}
 }
 
 // TestOneThread: a client that reads, then sends, in one thread, with windows as

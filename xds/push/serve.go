@@ -33,6 +33,7 @@ func (s *Server) DeltaAggregatedResources(grpcStream discoveryv3.AggregatedDisco
 			s.stirred() // before they leave: who does not read is looked after, too
 		}
 		for _, response := range responses {
+			st.Leaves(response)
 			if err := grpcStream.SendMsg(response); err != nil {
 				return err
 			}

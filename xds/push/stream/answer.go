@@ -12,6 +12,7 @@ import (
 	"tollgate/xds/push/flight"
 	"tollgate/xds/push/refusals"
 	"tollgate/xds/push/slot"
+	"tollgate/xds/push/wire"
 	"tollgate/xds/release"
 )
 
@@ -40,13 +41,24 @@ func (st *Stream) answer(sub *subscription, r *discoveryv3.DeltaDiscoveryRequest
 	st.owes(sub)
 }
 
-// note puts what happened to a response into the account.
+// note puts what the client said of a response, or did not, into the account.
 func (st *Stream) note(sub *subscription, e ledger.Event, b *flight.Batch) {
-	e.Type, e.Resources, e.Removed = sub.URL, len(b.Resources), len(b.Removed)
-	if len(b.Resources) > 0 {
-		e.Resource = b.Resources[0].Name
+	st.account.Note(about(e, sub.URL, b.Resources, b.Removed))
+}
+
+// about fills in what a response holds.
+func about(e ledger.Event, url string, resources []*release.Resource, removed []string) ledger.Event {
+	e.Type, e.Resources, e.Removed = url, len(resources), len(removed)
+	if len(resources) > 0 {
+		e.Resource = resources[0].Name
 	}
-	st.account.Note(e)
+	return e
+}
+
+// Leaves notes that a response of Next is handed to the connection.
+func (st *Stream) Leaves(r *wire.Response) {
+	f := r.Frame
+	st.account.Note(about(ledger.Event{What: ledger.Sent}, f.URL, f.Resources, f.Removed))
 }
 
 // owes tells the account since when the client owes an answer.

@@ -325,7 +325,6 @@ func (p *plan) respond(sub *subscription, resources []*release.Resource, removed
 		eds.clusters = append(eds.clusters, b.Resources)
 	}
 	sub.flight.Add(b, p.now)
-	st.note(sub, ledger.Event{What: ledger.Sent}, b)
 	p.responses = append(p.responses, frame.With(b.Nonce))
 	st.site.Metrics.Responses.WithLabelValues(sub.URL).Inc()
 	if len(names) > 0 {

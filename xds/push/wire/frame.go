@@ -30,15 +30,15 @@ const (
 
 // Frame is a response without its nonce. It is read-only.
 type Frame struct {
+	URL       string // the type of the resources
 	Resources []*release.Resource
-	removed   []string
-	url       string
+	Removed   []string // names of what is not there any more
 	data      []byte
 }
 
 // Response is a frame on its way to one stream.
 type Response struct {
-	frame *Frame
+	Frame *Frame
 	nonce []byte
 }
 
@@ -49,7 +49,7 @@ func (f *Frame) With(nonce string) *Response {
 
 // buffers are what goes to the transport, which must not change them.
 func (r *Response) buffers() mem.BufferSlice {
-	return mem.BufferSlice{mem.SliceBuffer(r.frame.data), mem.SliceBuffer(r.nonce)}
+	return mem.BufferSlice{mem.SliceBuffer(r.Frame.data), mem.SliceBuffer(r.nonce)}
 }
 
 const (
@@ -86,10 +86,10 @@ func (f *Frames) Of(url string, resources []*release.Resource, removed []string)
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if known := f.made[k]; known != nil && slices.Equal(known.Resources, resources) && slices.Equal(known.removed, removed) {
+	if known := f.made[k]; known != nil && slices.Equal(known.Resources, resources) && slices.Equal(known.Removed, removed) {
 		return known
 	}
-	one := &Frame{Resources: resources, removed: removed, url: url}
+	one := &Frame{Resources: resources, Removed: removed, URL: url}
 	one.encode()
 	f.encoded++
 	if f.made == nil || len(f.made) >= maxFrames || f.bytes+len(one.data) > maxBytes {
@@ -108,7 +108,7 @@ func (f *Frames) Encoded() int {
 }
 
 func (f *Frame) encode() {
-	size := len(f.url) + 16
+	size := len(f.URL) + 16
 	for _, one := range f.Resources {
 		size += resourceSize(one) + 16
 	}
@@ -124,8 +124,8 @@ func (f *Frame) encode() {
 		out = field(out, anyValue, one.Body.GetValue())
 		out = field(out, resourceName, one.Name)
 	}
-	out = field(out, deltaTypeURL, f.url)
-	for _, name := range f.removed {
+	out = field(out, deltaTypeURL, f.URL)
+	for _, name := range f.Removed {
 		out = protowire.AppendString(protowire.AppendTag(out, deltaRemoved, protowire.BytesType), name)
 	}
 	f.data = out
