@@ -165,17 +165,17 @@ func TestCompileRefuses(t *testing.T) {
 	homeless := pol(any, nil, key())
 	homeless.Audiences = nil
 	for want, p := range map[string]*authzv1.Policy{
-		"has no name":                  unnamed,
-		"no audience":                  homeless,
-		"mode MODE_UNSPECIFIED is not": pol(authzv1.Credentials_MODE_UNSPECIFIED, nil, key()),
-		"mode 9 is not":                pol(9, nil, key()),
-		"nor with a credential":        pol(any, nil),
-		"yet with credentials":         pol(authzv1.Credentials_PUBLIC, nil, key()),
-		"names no issuer":              pol(any, nil, jwt("")),
-		"kind of credential is":        pol(any, nil, &authzv1.Credential{}),
-		"has no condition":             pol(any, []*authzv1.Rule{{Id: "x"}}, key()),
-		"is not resource:action":       pol(any, []*authzv1.Rule{need("orders")}, key()),
-		`rule 1 allow nope: 1:1: undeclared reference to 'nope'`: pol(any, []*authzv1.Rule{need("*"), allow("nope")}, key()),
+		"has no name":                                 unnamed,
+		"no audience":                                 homeless,
+		"mode MODE_UNSPECIFIED is not":                pol(authzv1.Credentials_MODE_UNSPECIFIED, nil, key()),
+		"mode 9 is not":                               pol(9, nil, key()),
+		"nor with a credential":                       pol(any, nil),
+		"yet with credentials":                        pol(authzv1.Credentials_PUBLIC, nil, key()),
+		"names no issuer":                             pol(any, nil, jwt("")),
+		"kind of credential is":                       pol(any, nil, &authzv1.Credential{}),
+		"has no condition":                            pol(any, []*authzv1.Rule{{Id: "x"}}, key()),
+		"is not resource:action":                      pol(any, []*authzv1.Rule{need("orders")}, key()),
+		`rule 1 allow nope: 1:1: unknown word "nope"`: pol(any, []*authzv1.Rule{need("*"), allow("nope")}, key()),
 	} {
 		if _, err := policy.Compile(env, p); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v; want %q", err, want)
