@@ -181,6 +181,6 @@ func TestBadKeyFile(t *testing.T) {
 		file := writeGateway(t, strings.ReplaceAll(keysGateway, "${up}", "127.0.0.1:1"))
 		keysVerb(t, file, 0, "create", "--tenant", "acme")
 		p, _ := startRun(t, file, "--no-envoy")
-		check(t, p.Ready.Admin, filepath.Join(filepath.Dir(file), "keys.yaml"), "--admin-address", strings.TrimPrefix(p.Ready.Admin, "http://"), "-f", file)
+		check(t, p.Ready.Admin, filepath.Join(filepath.Dir(file), "keys.yaml"), "-f", file)
 	})
 }

@@ -171,7 +171,7 @@ func (t *stack) build(ctx context.Context) error {
 	if err := t.roles(); err != nil {
 		return err
 	}
-	token, err := settings.AdminToken(t.dataDir)
+	token, err := settings.OpenAdmin(t.dataDir, t.listeners.admin.Addr())
 	if err != nil {
 		return err
 	}

@@ -86,7 +86,7 @@ func runXDS(cmd *cobra.Command, _ []string) error {
 	if err != nil {
 		return errors.Join(err, p.listener.Close())
 	}
-	token, err := settings.AdminToken(dataDir)
+	token, err := settings.OpenAdmin(dataDir, adminListener.Addr())
 	if err != nil {
 		return err
 	}

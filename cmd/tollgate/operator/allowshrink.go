@@ -24,8 +24,12 @@ func AllowShrink() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			addresses, err := s.Asked()
+			if err != nil {
+				return err
+			}
 			var faults []error
-			for _, address := range s.List(settings.AdminAddress) {
+			for _, address := range addresses {
 				body, err := ask(cmd.Context(), s, http.MethodPost, address, "/v1/allow-shrink/"+args[0])
 				var answer struct{ Waited string }
 				if err == nil {
@@ -43,8 +47,8 @@ func AllowShrink() *cobra.Command {
 			return errors.Join(faults...)
 		}),
 	}
-	cmd.Flags().StringSlice(settings.AdminAddress, []string{"127.0.0.1:9900"}, "admin `ADDRESSES` of the control planes, host:port")
+	cmd.Flags().StringSlice(settings.AdminAddress, []string{"127.0.0.1:9900"}, "admin `ADDRESSES` of the control planes, host:port; where there is a folder of state, that of its control plane, else")
 	settings.FileFlag(cmd.Flags())
-	cmd.Flags().String(settings.DataDir, "", "`FOLDER` of state, for the admin token (default: .tollgate, beside the gateway file if -f names it)")
+	cmd.Flags().String(settings.DataDir, "", "`FOLDER` of state, for the admin token and address (default: .tollgate, beside the gateway file if -f names it)")
 	return cmd
 }

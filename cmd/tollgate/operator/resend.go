@@ -25,8 +25,11 @@ func Resend() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			addresses, err := s.Asked()
+			if err != nil {
+				return err
+			}
 			var faults []error
-			addresses := s.List(settings.AdminAddress)
 			for _, address := range addresses {
 				body, err := ask(cmd.Context(), s, http.MethodPost, address, "/v1/resend?node="+url.QueryEscape(args[0]))
 				var answer admin.Resent
@@ -50,8 +53,8 @@ func Resend() *cobra.Command {
 			return nil
 		}),
 	}
-	cmd.Flags().StringSlice(settings.AdminAddress, []string{"127.0.0.1:9900"}, "admin `ADDRESSES` of the control planes, host:port")
+	cmd.Flags().StringSlice(settings.AdminAddress, []string{"127.0.0.1:9900"}, "admin `ADDRESSES` of the control planes, host:port; where there is a folder of state, that of its control plane, else")
 	settings.FileFlag(cmd.Flags())
-	cmd.Flags().String(settings.DataDir, "", "`FOLDER` of state, for the admin token (default: .tollgate, beside the gateway file if -f names it)")
+	cmd.Flags().String(settings.DataDir, "", "`FOLDER` of state, for the admin token and address (default: .tollgate, beside the gateway file if -f names it)")
 	return cmd
 }

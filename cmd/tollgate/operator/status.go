@@ -29,7 +29,11 @@ func Status() *cobra.Command {
 				return err
 			}
 			for {
-				fleet := askAll(cmd.Context(), s, s.List(settings.AdminAddress))
+				addresses, err := s.Asked() // of a process that may have started again
+				if err != nil {
+					return err
+				}
+				fleet := askAll(cmd.Context(), s, addresses)
 				if err := show(cmd.OutOrStdout(), fleet, s.On(settings.JSON), s.On("watch")); err != nil {
 					return err
 				}
@@ -47,11 +51,11 @@ func Status() *cobra.Command {
 			}
 		}),
 	}
-	cmd.Flags().StringSlice(settings.AdminAddress, []string{"127.0.0.1:9900"}, "admin `ADDRESSES` of the control planes, host:port")
+	cmd.Flags().StringSlice(settings.AdminAddress, []string{"127.0.0.1:9900"}, "admin `ADDRESSES` of the control planes, host:port; where there is a folder of state, that of its control plane, else")
 	cmd.Flags().Bool(settings.JSON, false, "the same as JSON")
 	cmd.Flags().Bool("watch", false, "again every 2 s, until Ctrl-C")
 	settings.FileFlag(cmd.Flags())
-	cmd.Flags().String(settings.DataDir, "", "`FOLDER` of state, for the admin token (default: .tollgate, beside the gateway file if -f names it)")
+	cmd.Flags().String(settings.DataDir, "", "`FOLDER` of state, for the admin token and address (default: .tollgate, beside the gateway file if -f names it)")
 	return cmd
 }
 
