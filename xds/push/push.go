@@ -182,6 +182,7 @@ func (s *Server) set(v *view.View) {
 		return
 	}
 	s.view.Store(v)
+	s.site.Interims.Serve(func(one *release.Resource) bool { return v.Get(one.Audience, one.Type, one.Name) == one })
 	s.stirred()
 	for st := range s.streams {
 		st.Wake()

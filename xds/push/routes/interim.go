@@ -2,7 +2,7 @@
 // proxy has not got yet. Invariants: what a running route may send a request to
 // is always among what the form is said to name, so nothing is taken away under
 // a route; a form is made once, whoever waits in it, out of routes that stay
-// encoded.
+// encoded; what is remembered is of what is served, and bounded in bytes.
 package routes
 
 import (
@@ -25,7 +25,9 @@ type Interims struct {
 	mu     sync.Mutex
 	made   map[wait]*release.Resource
 	origin map[*release.Resource]*release.Resource // form → what ran before it
+	size   int                                     // of what is made
 	cut    map[*release.Resource]*config
+	parts  int // the size of what is cut
 }
 
 // wait is why a form is needed.
@@ -35,9 +37,43 @@ type wait struct {
 }
 
 const (
-	maxMade = 64 // forms, and
-	maxCut  = 8  // configurations, that are remembered
+	maxMade = 16 << 20 // bytes of forms that are remembered, and
+	maxCut  = 16 << 20 // of configurations in their routes, but for the two at hand
+	entry   = 256      // bytes that each takes at least
+	oneRef  = 32       // bytes: two strings
 )
+
+// Serve forgets what was made of what is not served any more: nobody is going to
+// be sent it. Who was sent such a form runs it like any other configuration.
+func (w *Interims) Serve(served func(*release.Resource) bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for k, form := range w.made {
+		if !served(k.next) {
+			w.size -= weight(k, form)
+			delete(w.made, k)
+			delete(w.origin, form)
+		}
+	}
+	for one := range w.cut {
+		if !served(one) {
+			w.parts -= bulk(one)
+			delete(w.cut, one)
+		}
+	}
+}
+
+// weight is about what remembering a form takes; the form may be nil.
+func weight(k wait, form *release.Resource) int {
+	size := entry + len(k.warming)
+	if form != nil {
+		size += len(form.Body.GetValue()) + len(form.Refs)*oneRef
+	}
+	return size
+}
+
+// bulk is about what the routes of a configuration take, and itself.
+func bulk(one *release.Resource) int { return entry + 2*len(one.Body.GetValue()) }
 
 // Of is a route configuration in which every route to a cluster that is still
 // warming keeps its old form, or is left out when it had none; all other routes
@@ -58,11 +94,13 @@ func (w *Interims) Of(old, next *release.Resource, warming []string) *release.Re
 	if known {
 		return made
 	}
-	if w.made == nil || len(w.made) >= maxMade {
-		w.made, w.origin = map[wait]*release.Resource{}, map[*release.Resource]*release.Resource{}
-	}
 	made = interim(w.read(old), w.read(next), old, next, warming)
+	size := weight(k, made)
+	if w.made == nil || w.size+size > maxMade {
+		w.made, w.origin, w.size = map[wait]*release.Resource{}, map[*release.Resource]*release.Resource{}, 0
+	}
 	w.made[k] = made
+	w.size += size
 	if made != nil {
 		w.origin[made] = old
 	}
@@ -74,11 +112,12 @@ func (w *Interims) read(one *release.Resource) *config {
 	if known, ok := w.cut[one]; ok {
 		return known
 	}
-	if w.cut == nil || len(w.cut) >= maxCut {
-		w.cut = map[*release.Resource]*config{}
+	if w.cut == nil || len(w.cut) > 1 && w.parts+bulk(one) > maxCut {
+		w.cut, w.parts = map[*release.Resource]*config{}, 0
 	}
 	c := cut(one.Body.GetValue())
 	w.cut[one] = c
+	w.parts += bulk(one)
 	return c
 }
 

@@ -3,6 +3,7 @@ package routes_test
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -105,6 +106,90 @@ func TestFormsAreShared(t *testing.T) {
 	}
 	if got := lines(t, forms.Of(form, after, []string{"n"})); !slices.Equal(got, []string{"* * r=a s=d"}) {
 		t.Fatalf("after a form: %v", got)
+	}
+}
+
+// TestFormsOfManyParts: listeners in 512 parts wait in 512 forms, whoever waits;
+// when others are served in their place, nothing of them is kept.
+func TestFormsOfManyParts(t *testing.T) {
+	const parts, streams = 512, 5
+	var forms routes.Interims
+	var before, next []*release.Resource
+	for i := range parts {
+		before = append(before, config(t, fmt.Sprintf("* * r=a s=b%d", i)))
+		next = append(next, config(t, fmt.Sprintf("* * r=n s=b%d", i)))
+	}
+	ask := func() map[*release.Resource]bool {
+		all := map[*release.Resource]bool{}
+		for range streams {
+			for i := range parts {
+				all[forms.Of(before[i], next[i], []string{"n"})] = true
+			}
+		}
+		return all
+	}
+	made := ask()
+	if len(made) != parts {
+		t.Fatalf("%d forms", len(made))
+	}
+	forms.Serve(func(one *release.Resource) bool { return slices.Contains(next, one) })
+	for form := range ask() {
+		if !made[form] {
+			t.Fatal("made again what is served")
+		}
+	}
+	form := forms.Of(before[0], next[0], []string{"n"})
+	forms.Serve(func(one *release.Resource) bool { return one == next[1] })
+	for one := range ask() {
+		if made[one] && lines(t, one)[0] != "* * r=a s=b1" {
+			t.Fatalf("kept %v", lines(t, one))
+		}
+	}
+	forms.Serve(func(*release.Resource) bool { return false })
+	if got := lines(t, forms.Of(form, config(t, "* * r=n s=c"), []string{"n"})); !slices.Equal(got, []string{"* * r=a s=c"}) {
+		t.Fatalf("after a form that is forgotten: %v", got)
+	}
+}
+
+// TestFormsAreBounded: however many wait for however much, what is kept is not all
+// that was ever made; the two configurations at hand are cut once, however large.
+func TestFormsAreBounded(t *testing.T) {
+	large := func(cluster string) *release.Resource {
+		var hosts []string
+		for i := range 3_000 {
+			hosts = append(hosts, fmt.Sprintf("%[1]d-%[2]s %[1]d.test r=%[3]s", i, strings.Repeat("x", 2_000), cluster))
+		}
+		return config(t, hosts...)
+	}
+	var forms routes.Interims
+	before, next := large("a"), large("n")
+	heap := func() int64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	start := heap()
+	i := 0
+	allocs := testing.AllocsPerRun(29, func() {
+		i++
+		if forms.Of(before, next, []string{"n", fmt.Sprint("other", i)}) == nil {
+			t.Fatal("no form")
+		}
+	})
+	if allocs > 25_000 {
+		t.Errorf("%v allocations a form: it was cut again", allocs)
+	}
+	if kept := heap() - start; kept > 64<<20 {
+		t.Fatalf("%d MB of 30 forms of %d MB", kept>>20, len(next.Body.GetValue())>>20)
+	}
+	for range 10 {
+		forms.Serve(func(*release.Resource) bool { return false })
+		forms.Of(before, next, []string{"n"})
+	}
+	form := forms.Of(before, next, []string{"n"})
+	if forms.Of(before, next, []string{"m", "n"}); forms.Of(before, next, []string{"n"}) != form {
+		t.Error("there was room for another form")
 	}
 }
 
