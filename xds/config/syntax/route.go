@@ -248,7 +248,7 @@ type Redirect struct {
 	// Scheme of the target.
 	Scheme Text `yaml:"scheme" oneof:"http https"`
 	// Host of the target, with a port if need be.
-	Host Text `yaml:"host"`
+	Host Text `yaml:"host" example:"www.example.com" other:"url to target location"`
 	// Path of the target; it may name variables of the template.
 	Path strictyaml.Value[paths.Template] `yaml:"path" alt:"path"`
 	// Prefix that replaces the matched prefix.
