@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -14,6 +15,7 @@ import (
 	"tollgate/cmd/tollgate/fleet"
 	"tollgate/cmd/tollgate/verb"
 	"tollgate/internal/daemon"
+	"tollgate/internal/peer"
 	"tollgate/internal/settings"
 	"tollgate/xds"
 	"tollgate/xds/files"
@@ -64,12 +66,7 @@ func runXDS(cmd *cobra.Command, _ []string) error {
 		return err
 	}
 	p := place{settings: s, dataDir: dataDir, log: log, metrics: s.Metrics()}
-	extauthz, err := s.Servers(settings.AuthzServers, dataDir)
-	ratelimit, err2 := s.Servers(settings.LimitServers, dataDir)
-	if err := errors.Join(err, err2); err != nil {
-		return err
-	}
-	at, err := s.Place(settings.XDSAddress, dataDir)
+	at, extauthz, ratelimit, err := places(s, dataDir, log)
 	if err != nil {
 		return err
 	}
@@ -100,6 +97,24 @@ func runXDS(cmd *cobra.Command, _ []string) error {
 	})
 	reload := hangup.Runner(log, func(context.Context) { c.Reload() })
 	return daemon.Run(ctx, c, adminServer, announce, reload)
+}
+
+// places are where a control plane listens, and what it tells proxies of the
+// other roles. Of servers that no flag names it tells sockets, which each proxy
+// looks for on its own machine: on a port, where proxies of others come, it warns.
+func places(s settings.Settings, dataDir string, log *slog.Logger) (at peer.Address, extauthz, ratelimit []string, err error) {
+	extauthz, err = s.Servers(settings.AuthzServers, dataDir)
+	ratelimit, err2 := s.Servers(settings.LimitServers, dataDir)
+	at, err3 := s.Place(settings.XDSAddress, dataDir)
+	if err := errors.Join(err, err2, err3); err != nil || at.Socket() {
+		return at, extauthz, ratelimit, err
+	}
+	for flag, servers := range map[string][]string{settings.AuthzServers: extauthz, settings.LimitServers: ratelimit} {
+		if len(s.List(flag)) == 0 {
+			log.Warn(fmt.Sprintf("without --%s every proxy is told a socket of its own machine: name the servers as the proxies reach them", flag), "component", "xds", "address", servers[0])
+		}
+	}
+	return at, extauthz, ratelimit, nil
 }
 
 // place is where a role or the control plane runs: its folder of state, its
