@@ -141,6 +141,12 @@ func memberDir(dataDir, role string) string { return filepath.Join(dataDir, "mem
 
 func joined(ctx context.Context, s settings.Settings, role, dataDir string, log *slog.Logger) (*Trust, error) {
 	cfg := join.Config{Dir: memberDir(dataDir, role), Token: s.Text(settings.Join), Servers: Hosts(s), Log: log}
+	// A file may hold its token later; what was written can only be wrong.
+	if text := cfg.Token; text != "" && !strings.HasPrefix(text, "file:") && !join.Known(cfg.Dir) {
+		if _, err := join.ParseToken(text); err != nil {
+			return nil, settings.Usagef("--%s: %w", settings.Join, err)
+		}
+	}
 	if role == contract.RoleEdge {
 		cfg.Changed = func(svid *x509svid.SVID, bundle *x509bundle.Bundle) error { return writeProxy(dataDir, svid, bundle) }
 	}

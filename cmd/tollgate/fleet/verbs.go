@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/renameio/v2"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"tollgate/cmd/tollgate/verb"
 	"tollgate/internal/join"
@@ -35,7 +36,7 @@ func JoinToken() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			tokens, err := openTokens(s)
+			tokens, err := openTokens(s, cmd.ErrOrStderr())
 			if err != nil {
 				return err
 			}
@@ -52,12 +53,17 @@ func JoinToken() *cobra.Command {
 		}),
 	}
 	f := cmd.Flags()
-	settings.DataFlag(f)
+	planeFlag(f)
 	settings.CAFlags(f)
 	f.String("role", "", "edge, extauthz, ratelimit, service or client")
 	f.String("name", "", "`NAME` of the member: the node id of an edge, the service of a service")
 	f.Duration("ttl", time.Hour, "how long the token is good for")
 	return cmd
+}
+
+// planeFlag adds --data-dir to a verb that takes no gateway file.
+func planeFlag(f *pflag.FlagSet) {
+	f.String(settings.DataDir, "", "`FOLDER` of state of the control planes (default: .tollgate)")
 }
 
 type wanted struct{ role, name, file string }
@@ -90,14 +96,20 @@ func tokensOf(s settings.Settings, args []string) ([]wanted, error) {
 	return all, nil
 }
 
-func openTokens(s settings.Settings) (*trust.Tokens, error) {
+// openTokens opens those of the CA of the folder; of a CA that is made for it, it
+// tells: it may be the wrong folder.
+func openTokens(s settings.Settings, tell io.Writer) (*trust.Tokens, error) {
 	dir, err := s.DataFolder(".")
 	if err != nil {
 		return nil, err
 	}
+	_, none := os.Stat(filepath.Join(dir, "ca"))
 	authority, err := OpenAuthority(s, dir)
 	if err != nil {
 		return nil, err
+	}
+	if none != nil && s.Text(settings.CACert) == "" {
+		fmt.Fprintf(tell, "made a new CA in %s: its control planes must use this --%s\n", dir, settings.DataDir)
 	}
 	return trust.OpenTokens(dir, authority, time.Now)
 }
@@ -166,7 +178,7 @@ func Members() *cobra.Command {
 		}),
 	}
 	for _, cmd := range []*cobra.Command{remove, list} {
-		settings.DataFlag(cmd.Flags())
+		planeFlag(cmd.Flags())
 	}
 	return verb.Parent(&cobra.Command{Use: "members", Short: "Who is in the fleet: list, or remove one"}, list, remove)
 }
@@ -208,7 +220,7 @@ func CA() *cobra.Command {
 			return nil
 		}),
 	}
-	settings.DataFlag(rotate.Flags())
+	planeFlag(rotate.Flags())
 	settings.CAFlags(rotate.Flags())
 	cmd := &cobra.Command{Use: "ca", Short: "The CA of a fleet: rotate its root"}
 	return verb.Parent(cmd, rotate)
