@@ -94,7 +94,7 @@ func envoyBootstrap() *cobra.Command {
 				Zone:       s.Text("zone"),
 				XDSServers: servers, AdminAddress: admin.String(),
 			}
-			if b.TrustDomain, b.NodeID, err = fleet.ProxyFiles(s, "."); err != nil {
+			if b.TrustDomain, b.NodeID, err = fleet.ProxyFiles(s, ".", servers); err != nil {
 				return err
 			}
 			if id := s.Text(settings.NodeID); b.NodeID == "" {
@@ -119,6 +119,7 @@ func envoyBootstrap() *cobra.Command {
 	f.String(settings.DataDir, ".tollgate", "`FOLDER` of state on the proxy's machine")
 	f.String(settings.NodeID, "", "unique `NAME` of the proxy (default: the host's name)")
 	f.String("zone", "", "availability `ZONE` of the proxy")
+	f.Bool(settings.Insecure, false, "accept plain text to ports")
 	settings.TLSFlags(f)
 	return cmd
 }

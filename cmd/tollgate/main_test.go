@@ -112,6 +112,9 @@ func TestExitCodesAndWords(t *testing.T) {
 		{"an unknown setting", append([]string{"run", "-f", valid, "--settings", file(t, "s.yaml", "redis: x\n")}, free...), exitUsage, []string{`no setting is named "redis"`}},
 		{"status of nobody", []string{"status", "--admin-address", "127.0.0.1:1"}, exitFailed, []string{"nobody answers at --admin-address"}},
 		{"bootstrap without a port of its server", []string{"envoy", "bootstrap", "--xds-servers", "xds-1"}, exitUsage, []string{"--xds-servers"}},
+		{"a bootstrap in plain text", []string{"envoy", "bootstrap", "--xds-servers", "xds-1:18000"}, exitUsage, []string{"xds-1:18000 is a port", "--tls-cert", "--insecure"}},
+		{"a bootstrap in plain text that was asked for", []string{"envoy", "bootstrap", "--xds-servers", "xds-1:18000", "--insecure"}, exitDone, nil},
+		{"a bootstrap on a socket", []string{"envoy", "bootstrap", "--xds-servers", "unix:/run/x.sock"}, exitDone, nil},
 		{"a token that is none", []string{"extauthz", "--join", "abc", "--xds-servers", "127.0.0.1:1", "--extauthz-address", "127.0.0.1:0", "--admin-address", "127.0.0.1:0", "--data-dir", folder()}, exitUsage, []string{"--join: this is no join token", "tollgate join-token"}},
 		// It ends for its life of a certificate, after it has warned.
 		{"servers that no other machine reaches", []string{"xds", "-f", valid, "--xds-address", "127.0.0.1:0", "--admin-address", "127.0.0.1:0", "--certificate-ttl", "1s", "--data-dir", folder()}, exitUsage, []string{"without --extauthz-servers every proxy is told a socket of its own machine", "without --ratelimit-servers"}},

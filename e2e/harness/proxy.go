@@ -31,7 +31,7 @@ type Proxy struct {
 func StartProxy(t TB, o ProxyOptions) *Proxy {
 	t.Helper()
 	admin := "unix:" + filepath.Join(o.Dir, o.NodeID+".sock")
-	bootstrap, errs, code := Run(t, "envoy", "bootstrap", "--xds-servers", strings.Join(o.XDS, ","), "--node-id", o.NodeID, "--envoy-admin-address", admin)
+	bootstrap, errs, code := Run(t, "envoy", "bootstrap", "--xds-servers", strings.Join(o.XDS, ","), "--insecure", "--node-id", o.NodeID, "--envoy-admin-address", admin)
 	if code != 0 {
 		t.Fatalf("tollgate envoy bootstrap: exit %d\n%s", code, errs)
 	}

@@ -13,12 +13,22 @@ import (
 )
 
 // ProxyFiles puts the identity of the flags' own files where an Envoy that is
-// started in dir finds it, and returns its domain and name; without such flags
-// nothing.
-func ProxyFiles(s settings.Settings, dir string) (domain, name string, err error) {
+// started in dir finds it, and returns its domain and name. Without such flags it
+// returns nothing, and an error where the proxy would meet a port in plain text
+// that nobody asked for.
+func ProxyFiles(s settings.Settings, dir string, servers []string) (domain, name string, err error) {
 	own, err := ownFiles(s)
-	if own == nil || err != nil {
+	if err != nil {
 		return "", "", err
+	}
+	if own == nil {
+		for _, server := range servers {
+			if !local(server) && !s.On(settings.Insecure) {
+				return "", "", settings.Usagef("%s is a port: name a socket, give --%s, --%s and --%s, or accept plain text with --%s; a proxy that joins needs no bootstrap: `tollgate envoy run --%s TOKEN`",
+					server, settings.TLSCert, settings.TLSKey, settings.TLSCA, settings.Insecure, settings.Join)
+			}
+		}
+		return "", "", nil
 	}
 	t, err := withSource(own, nil, nil)
 	if err != nil {
