@@ -9,7 +9,7 @@ import (
 // Who reads another name than the one that is written, each as its source says:
 // PHP drops spaces before it, has "_" for "." and " " and for a "[" that nothing
 // closes, and ends it at NUL; qs (Express) reads [mode] and, asked to,
-// .mode, mode.0 and mode.]; Rack 2 drops brackets before and behind; Spring takes
+// .mode, mode.0, mode.] and .mode..; Rack 2 drops brackets before and behind; Spring takes
 // !mode for a default of mode and f['a'] for f[a]; URLSearchParams drops a "?"
 // before the first; ASP.NET, Echo, gorilla/schema and Spring disregard case; all
 // of them read mode[] and mode[0] as mode, and f[a] as what others write f.a.
@@ -22,7 +22,7 @@ const (
 	underline  = `(?:[_. +]|%(?:2[0Ee]|5[Ff]))`
 	unclosed   = `(?:[_. +\[]|%(?:2[0Ee]|5[BbFf]))`
 	separator  = `(?:[\[\].'"]|%(?:2[27Ee]|5[BbDd]))`
-	indexed    = `\[|\]|%(?:00|5[BbDd])|(?:\.|%2[Ee])(?:[0-9\]]|%(?:3[0-9]|5[Dd]))`
+	indexed    = `\[|\]|%(?:00|5[BbDd])|(?:\.|%2[Ee])(?:[0-9.\[\]]|%(?:2[Ee]|3[0-9]|5[BbDd]))`
 	unindexed  = `\[|%(?:00|5[Bb])`
 	otherwise  = `(?:[^\[\].=&%]|%(?:[^25]|2[^Ee]|5[^BbDd]))`
 	parameters = `[^=&]*`
@@ -108,7 +108,7 @@ func follows(name, of string) bool {
 			name, of = name[n:], of[o:]
 		}
 	}
-	return name == "" || strings.IndexByte("[]\x00", name[0]) >= 0 || len(name) > 1 && name[0] == '.' && strings.IndexByte("0123456789]", name[1]) >= 0
+	return name == "" || name == "." || strings.IndexByte("[]\x00", name[0]) >= 0 || len(name) > 1 && name[0] == '.' && strings.IndexByte("0123456789.[]", name[1]) >= 0
 }
 
 // mangled is what PHP makes of a name.
@@ -134,7 +134,7 @@ func underscored(name string) string {
 // alias is RE2 for every name that some decoder takes for this one; rest is what
 // may stand in an index.
 func alias(name string, written func(string) string, rest string) string {
-	out := leads + each(name, written, underline, true) + `(?:(?:` + indexed + `)` + rest + `)?`
+	out := leads + each(name, written, underline, true) + `(?:(?:` + indexed + `)` + rest + `|\.|%2[Ee])?`
 	if strings.ContainsAny(name, underlines) && !strings.Contains(name, "[") {
 		out = `(?:` + out + `|(?:[ +]|%20)*` + each(name, written, unclosed, false) + `(?:(?:` + unindexed + `)` + rest + `)?)`
 	}

@@ -138,7 +138,7 @@ func spellings(name string) map[string]bool {
 	last := name[len(name)-1:]
 	out := map[string]bool{
 		name: true, escaped: true, "+" + name: true, "[" + name + "]": true, "[" + escaped + "][]": true, "%5B" + escaped + "%5d": true, "[]" + name: true, "][" + name: true, name + "]": true, name + "%5D": true,
-		"." + name: true, name + ".0": true, name + ".]": true, name + "%2e%5D[]": true, "%2e" + name + "%2E%31": true, "!" + name: true, "?" + name: true, name + "[]": true, name + "[0]": true, name + "%00": true, name + "[x]y": true,
+		"." + name: true, name + ".0": true, name + ".]": true, "." + name + "..": true, "." + name + ".": true, name + "%2e": true, "." + name + ".[]": true, name + "%2e%5D[]": true, "%2e" + name + "%2E%31": true, "!" + name: true, "?" + name: true, name + "[]": true, name + "[0]": true, name + "%00": true, name + "[x]y": true,
 		upper: true, strings.ToUpper(name[:1]) + name[1:]: true, "[" + upper + "]": true,
 		"x" + name: false, "x." + name: false, "x[" + name + "]": false, "-" + name: false, name + "-": last == "]", name + "x": last == "]", name + "." + name: last == "]", "$" + name: false,
 	}
