@@ -11,8 +11,6 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/google/renameio/v2"
-
 	"tollgate/internal/secretfile"
 )
 
@@ -89,7 +87,7 @@ func OpenAdmin(dataDir string, address net.Addr) (token string, err error) {
 	if tcp, ok := address.(*net.TCPAddr); ok && tcp.IP.IsUnspecified() {
 		text = fmt.Sprintf("127.0.0.1:%d", tcp.Port)
 	}
-	if err := renameio.WriteFile(filepath.Join(dataDir, adminAddress), []byte(text+"\n"), 0o600); err != nil {
+	if err := secretfile.Write(filepath.Join(dataDir, adminAddress), []byte(text+"\n"), 0o600); err != nil {
 		return "", fmt.Errorf("admin address: %w", err)
 	}
 	return token, nil

@@ -56,13 +56,13 @@ func (d Desk) Meet(ctx context.Context, node *corev3.Node) (Client, error) {
 	return client, nil
 }
 
-// May returns nil if a client may ask for a type; the error is a gRPC status, to
+// May returns nil if a client, at a node, may ask for a type; the error is a gRPC status, to
 // end the stream with.
-func (d Desk) May(ctx context.Context, client Client, typeURL string) error {
+func (d Desk) May(ctx context.Context, client Client, node, typeURL string) error {
 	if client.Allows == nil || client.Allows(typeURL) {
 		return nil
 	}
-	d.Log.Warn("client asked for what is not its to have", "address", address(ctx), "identity", client.Identity, "type_url", typeURL)
+	d.Log.Warn("client asked for what is not its to have", "address", address(ctx), "node", node, "identity", client.Identity, "type_url", typeURL)
 	return status.Errorf(codes.PermissionDenied, "%s may not ask for %s", client.Identity, typeURL)
 }
 

@@ -30,7 +30,7 @@ func (st *Stream) Request(ctx context.Context, r *discoveryv3.DeltaDiscoveryRequ
 	if !served {
 		return nil // nothing of it is served, and it is never waited for
 	}
-	if err := st.site.Desk.May(ctx, st.client, kind.URL); err != nil {
+	if err := st.site.Desk.May(ctx, st.client, st.id, kind.URL); err != nil {
 		return err
 	}
 	sub := st.subscription(kind)

@@ -59,7 +59,7 @@ func (w *Whole) Request(ctx context.Context, r *discoveryv3.DiscoveryRequest) er
 	if !served {
 		return nil // nothing of it is served
 	}
-	if err := st.site.Desk.May(ctx, st.client, kind.URL); err != nil {
+	if err := st.site.Desk.May(ctx, st.client, st.id, kind.URL); err != nil {
 		return err
 	}
 	t, known := w.types[r.GetTypeUrl()]
