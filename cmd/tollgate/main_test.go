@@ -117,7 +117,7 @@ func TestExitCodesAndWords(t *testing.T) {
 		{"a bootstrap on a socket", []string{"envoy", "bootstrap", "--xds-servers", "unix:/run/x.sock"}, exitDone, nil},
 		{"a token that is none", []string{"extauthz", "--join", "abc", "--xds-servers", "127.0.0.1:1", "--extauthz-address", "127.0.0.1:0", "--admin-address", "127.0.0.1:0", "--data-dir", folder()}, exitUsage, []string{"--join: this is no join token", "tollgate join-token"}},
 		// It ends for its life of a certificate, after it has warned.
-		{"servers that no other machine reaches", []string{"xds", "-f", valid, "--xds-address", "127.0.0.1:0", "--admin-address", "127.0.0.1:0", "--certificate-ttl", "1s", "--data-dir", folder()}, exitUsage, []string{"without --extauthz-servers every proxy is told a socket of its own machine", "without --ratelimit-servers"}},
+		{"servers that no other machine reaches", []string{"xds", "-f", valid, "--xds-address", "127.0.0.1:0", "--admin-address", "127.0.0.1:0", "--certificate-ttl", "1s", "--data-dir", folder()}, exitUsage, []string{"every proxy is told a socket of its own machine", `"without":"--extauthz-servers"`, `"without":"--ratelimit-servers"`}},
 		{"a key of nobody", []string{"keys", "create", "-f", valid, "--tenant", "acne"}, exitFailed, []string{`--tenant "acne"`, "acme"}},
 		{"a key for no time", []string{"keys", "create", "-f", valid, "--tenant", "acme", "--expires", "soon"}, exitUsage, []string{"--expires", "90d"}},
 		{"an unknown verb of keys", []string{"keys", "revok", "key_1"}, exitUsage, []string{"`tollgate keys` has no \"revok\"", "create"}},

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -111,7 +110,7 @@ func places(s settings.Settings, dataDir string, log *slog.Logger) (at peer.Addr
 	}
 	for flag, servers := range map[string][]string{settings.AuthzServers: extauthz, settings.LimitServers: ratelimit} {
 		if len(s.List(flag)) == 0 {
-			log.Warn(fmt.Sprintf("without --%s every proxy is told a socket of its own machine: name the servers as the proxies reach them", flag), "component", "xds", "address", servers[0])
+			log.Warn("every proxy is told a socket of its own machine: name the servers as the proxies reach them", "component", "xds", "without", "--"+flag, "address", servers[0])
 		}
 	}
 	return at, extauthz, ratelimit, nil
