@@ -143,7 +143,7 @@ func (p *proxy) follow(ctx context.Context, conn *grpc.ClientConn, want []string
 		}
 		response, err := stream.Recv()
 		if err != nil {
-			if ctx.Err() == nil {
+			if code := status.Code(err); code != codes.DeadlineExceeded && code != codes.Canceled { // our own end
 				p.last = err
 			}
 			return false
