@@ -8,7 +8,7 @@ TOOLS    := $(CURDIR)/.tools/bin
 LINT     := $(TOOLS)/golangci-lint
 LINT_VER := v2.15.0
 # Packages whose state is shared between goroutines.
-RACE     := ./xds ./xds/store ./xds/push/... ./xds/ledger/... ./xds/discovery/... ./xds/files/... ./extauthz/... ./ratelimit/... ./services/... ./internal/...
+RACE     := ./xds ./xds/agent ./xds/store ./xds/trust ./xds/push/... ./xds/ledger/... ./xds/discovery/... ./xds/files/... ./extauthz/... ./ratelimit/... ./services/... ./internal/...
 
 .PHONY: help build run test unit race e2e fuzz fuzz-minute bench bench-xds lint fmt generate tools clean
 
